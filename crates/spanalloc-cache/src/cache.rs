@@ -1,0 +1,213 @@
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+
+use spanalloc_central::{Central, TINY, TINY_BYTES};
+use spanalloc_classes::ClassTable;
+
+use crate::policy::Policy;
+use crate::state::CacheState;
+
+/// Where a Layout's objects live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// Packed into a slot with others.
+    Tiny,
+    /// A slot of this class.
+    Small(u8),
+    /// Whole pages.
+    Large,
+}
+
+/// The cache of one thread, in use: its state, and the lists below.
+///
+/// This is what `ThreadCache` and the facade work through. It is two words and `Copy`; the state
+/// decides which thread may use it.
+pub struct Cache<'a, C, P> {
+    pub(crate) state: &'a CacheState,
+    pub(crate) central: &'a C,
+    policy: PhantomData<P>,
+}
+
+impl<C, P> Clone for Cache<'_, C, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C, P> Copy for Cache<'_, C, P> {}
+
+impl<C, P> core::fmt::Debug for Cache<'_, C, P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Cache").field("state", &ptr::from_ref(self.state)).finish_non_exhaustive()
+    }
+}
+
+impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
+    /// The cache with this state over `central`.
+    ///
+    /// # Safety
+    /// No other thread uses the state through a `Cache` while this one does. The state is either
+    /// [`CacheState::empty`] or was registered with `central` (see [`Cache::open`]), with which no
+    /// other kind of owner is registered.
+    #[inline(always)]
+    pub const unsafe fn new(state: &'a CacheState, central: &'a C) -> Self {
+        const { assert!(P::PACK_MAX <= TINY_BYTES, "at most 16 bytes fit the slot that is shared") };
+        Self { state, central, policy: PhantomData }
+    }
+
+    /// The state.
+    #[inline(always)]
+    #[must_use]
+    pub const fn state(self) -> &'a CacheState {
+        self.state
+    }
+
+    #[inline(always)]
+    pub(crate) fn path(layout: Layout) -> Path {
+        if layout.size() <= P::PACK_MAX && layout.align() <= TINY_BYTES && P::PACK_MAX > 0 {
+            return Path::Tiny;
+        }
+        match C::Table::CLASSES.class_for(layout.size(), layout.align()) {
+            0 => Path::Large,
+            class => Path::Small(class),
+        }
+    }
+
+    /// Memory for `layout` from what is at hand: no lock, no call. None sends the caller to
+    /// [`alloc_slow`](Self::alloc_slow).
+    #[inline(always)]
+    #[must_use]
+    pub fn try_alloc(self, layout: Layout) -> Option<*mut u8> {
+        // SAFETY: this thread uses the state (contract of `new`); tiny aligns are at most 16.
+        unsafe {
+            match Self::path(layout) {
+                Path::Small(class) => self.state.bin(class).pop(),
+                Path::Tiny => self.state.open.pack(layout.size().max(1), tiny_align(layout)),
+                Path::Large => None,
+            }
+        }
+    }
+
+    /// Memory for `layout`, or null.
+    #[cold]
+    #[inline(never)]
+    #[must_use]
+    pub fn alloc_slow(self, layout: Layout) -> *mut u8 {
+        match Self::path(layout) {
+            Path::Small(class) => self.alloc_small_slow(class),
+            Path::Tiny => self.alloc_tiny_slow(layout.size().max(1), tiny_align(layout)),
+            Path::Large => self.alloc_large(layout).0,
+        }
+    }
+
+    /// Memory for `layout`, or null.
+    #[inline(always)]
+    #[must_use]
+    pub fn alloc(self, layout: Layout) -> *mut u8 {
+        match self.try_alloc(layout) {
+            Some(object) => object,
+            None => self.alloc_slow(layout),
+        }
+    }
+
+    /// Memory for `layout` that holds zeros, or null. Memory known to be zero is not written.
+    #[inline]
+    #[must_use]
+    pub fn alloc_zeroed(self, layout: Layout) -> *mut u8 {
+        let (object, zeroed) = match Self::path(layout) {
+            Path::Small(class) => {
+                let bin = self.state.bin(class);
+                // SAFETY: this thread uses the state (contract of `new`).
+                let object = match unsafe { bin.pop() } {
+                    Some(object) => object,
+                    None => self.alloc_small_slow(class),
+                };
+                (object, bin.zeroed.load(spanalloc_sync::atomic::Ordering::Relaxed))
+            }
+            Path::Tiny => (self.alloc(layout), false),
+            Path::Large => self.alloc_large(layout),
+        };
+        if !zeroed && !object.is_null() {
+            // SAFETY: the object has at least this size.
+            unsafe { ptr::write_bytes(object, 0, layout.size()) };
+        }
+        object
+    }
+
+    /// Frees an object into what is at hand. False sends the caller to
+    /// [`free_slow`](Self::free_slow).
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn try_free(self, object: *mut u8, layout: Layout) -> bool {
+        match Self::path(layout) {
+            // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
+            Path::Small(class) => unsafe { self.state.bin(class).push(object) },
+            // SAFETY: the object is tiny by its Layout.
+            Path::Tiny => unsafe { self.try_free_tiny(object) },
+            Path::Large => false,
+        }
+    }
+
+    /// Frees an object.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn free_slow(self, object: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            match Self::path(layout) {
+                Path::Small(class) => self.free_small_slow(class, object),
+                Path::Tiny => self.free_tiny_slow(object),
+                Path::Large => self.free_large(object),
+            }
+        }
+    }
+
+    /// Frees an object.
+    ///
+    /// # Safety
+    /// The object came from a cache over the same central lists and policy, with this layout (or
+    /// was given it by [`realloc`](Self::realloc)), and nobody uses it any more.
+    #[inline(always)]
+    pub unsafe fn free(self, object: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            if !self.try_free(object, layout) {
+                self.free_slow(object, layout);
+            }
+        }
+    }
+
+    /// A cache for the calling thread, or None if there is no memory for one.
+    #[must_use]
+    pub fn open(central: &'a C) -> Option<Self> {
+        // SAFETY: the layout is always that of `CacheState`, which begins with an `Owner` and may
+        // be all zero.
+        let owner = unsafe { central.register(Layout::new::<CacheState>()) }?;
+        let state: NonNull<CacheState> = owner.cast();
+        // SAFETY: registered states are never unmapped, and this one is used by nobody else.
+        Some(unsafe { Self::new(state.as_ref(), central) })
+    }
+}
+
+/// Offsets in a shared slot are multiples of this: what the size suggests, and never less than the
+/// Layout asks.
+#[inline(always)]
+pub(crate) fn tiny_align(layout: Layout) -> usize {
+    let natural = match layout.size() {
+        size if size % 8 == 0 && size > 0 => 8,
+        size if size % 4 == 0 && size > 0 => 4,
+        size if size % 2 == 0 && size > 0 => 2,
+        _ => 1,
+    };
+    layout.align().max(natural)
+}
+
+/// The class of the slots that tiny objects share.
+pub(crate) const SHARED: u8 = TINY;

@@ -1,0 +1,59 @@
+//! The end of a cache: everything goes back.
+
+use spanalloc_central::{Central, SpanRef};
+use spanalloc_pages::Pages;
+
+use crate::cache::Cache;
+use crate::policy::Policy;
+
+impl<C: Central, P: Policy> Cache<'_, C, P> {
+    /// Empties the magazines, hands every span over to central (or to the heap, if no slot is
+    /// used), and keeps the state for the next thread.
+    ///
+    /// # Safety
+    /// The cache was opened with [`Cache::open`], and the state is not used any more through this
+    /// or any copy of it.
+    pub unsafe fn close(self) {
+        self.close_open_slot();
+        for (class, bin) in self.state.used_bins() {
+            self.flush_magazines(bin, class);
+        }
+        // From here on other threads find the queue closed, and bring late frees to the lists.
+        for span in self.state.owner.queue.close() {
+            // SAFETY: only spans are queued.
+            self.take_in(unsafe { SpanRef::from_descriptor(span) });
+        }
+        for (_, bin) in self.state.used_bins() {
+            let current = bin.current();
+            bin.set_current(None);
+            if let Some(span) = current {
+                self.hand_over(span);
+            }
+            while let Some(span) = bin.partial.pop() {
+                self.hand_over(span);
+            }
+            while let Some(span) = bin.full.pop() {
+                self.hand_over(span);
+            }
+            bin.limit.set(0);
+        }
+        self.state.reset();
+        // SAFETY: this thread is the only user of its page cache, and its owner owns nothing now.
+        unsafe {
+            self.central.heap().flush(&self.state.pages);
+            self.central.unregister(&self.state.owner);
+        }
+    }
+
+    fn hand_over(self, span: SpanRef) {
+        // SAFETY: this thread owns the span and took it off its list; the queue is closed and
+        // folded.
+        unsafe {
+            if span.used() == 0 {
+                self.central.release(span, &self.state.pages);
+            } else {
+                self.central.give(span);
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The large path: whole pages, straight from the page heap.
+
+use core::alloc::Layout;
+
+use spanalloc_central::{Central, LARGE, SpanRef};
+use spanalloc_os::Misuse;
+use spanalloc_pages::PAGE_BYTES;
+
+use crate::cache::Cache;
+use crate::policy::Policy;
+
+impl<C: Central, P: Policy> Cache<'_, C, P> {
+    /// Whole pages for `layout` and whether they are known to be zero; null if there are none.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_large(self, layout: Layout) -> (*mut u8, bool) {
+        let pages = layout.size().div_ceil(PAGE_BYTES).max(1);
+        let align_pages = layout.align().div_ceil(PAGE_BYTES);
+        let alloc = || self.central.alloc_large(pages, align_pages);
+        match alloc().or_else(|| if self.reclaim() { alloc() } else { None }) {
+            Some(span) => (core::ptr::with_exposed_provenance_mut(span.base()), span.zeroed()),
+            None => (core::ptr::null_mut(), false),
+        }
+    }
+
+    /// Frees a large object.
+    ///
+    /// # Safety
+    /// Nobody uses the object any more.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn free_large(self, object: *mut u8) {
+        let span = self.large_span(object.addr());
+        // SAFETY: the span is large; the caller's promise is passed on.
+        unsafe { self.central.free_large(span) };
+    }
+
+    /// The span of a large object; ends the process if there is none.
+    pub(crate) fn large_span(self, address: usize) -> SpanRef {
+        let Some(span) = self.central.span_at(address) else {
+            self.central.die(Misuse::ForeignPointer, address, 0);
+        };
+        if span.class() != LARGE {
+            self.central.die(Misuse::SizeMismatch, address, span.bytes());
+        }
+        if span.base() != address {
+            self.central.die(Misuse::NotAnObjectStart, address, 0);
+        }
+        span
+    }
+}

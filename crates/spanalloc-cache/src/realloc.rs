@@ -1,0 +1,62 @@
+//! Changing the size of an object, in place where possible.
+
+use core::alloc::Layout;
+use core::ptr;
+
+use spanalloc_central::Central;
+use spanalloc_pages::PAGE_BYTES;
+
+use crate::cache::{Cache, Path};
+use crate::policy::Policy;
+
+impl<C: Central, P: Policy> Cache<'_, C, P> {
+    /// Gives an object a new size and keeps its contents, in place if the size class stays the same
+    /// or the pages behind it allow. Null leaves the object as it was.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free); `new_size` rounded up to the alignment fits an `isize`.
+    #[inline]
+    #[must_use]
+    pub unsafe fn realloc(self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller promises a valid size; the alignment is a Layout's.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        let (from, to) = (Self::path(layout), Self::path(new));
+        let stays = match from {
+            Path::Tiny => to == from && new_size <= layout.size(),
+            Path::Small(_) => to == from,
+            // SAFETY: the object is large by its Layout, and the caller's.
+            Path::Large => to == from && unsafe { self.resize_large(object, new_size) },
+        };
+        if stays {
+            return object;
+        }
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.move_slow(object, layout, new) }
+    }
+
+    /// # Safety
+    /// As for `free`; both layouts are of the large path.
+    unsafe fn resize_large(self, object: *mut u8, new_size: usize) -> bool {
+        let span = self.large_span(object.addr());
+        let pages = new_size.div_ceil(PAGE_BYTES).max(1);
+        // SAFETY: the span is large, and its object the caller's; what is cut off is unused.
+        span.pages() == pages || unsafe { self.central.resize_large(span, pages) }.is_some()
+    }
+
+    /// # Safety
+    /// As for `free`.
+    #[cold]
+    #[inline(never)]
+    unsafe fn move_slow(self, object: *mut u8, layout: Layout, new: Layout) -> *mut u8 {
+        let moved = self.alloc(new);
+        if !moved.is_null() {
+            // SAFETY: both objects hold the smaller of the two sizes and do not overlap; the old
+            // one is the caller's to free.
+            unsafe {
+                ptr::copy_nonoverlapping(object, moved, layout.size().min(new.size()));
+                self.free(object, layout);
+            }
+        }
+        moved
+    }
+}

@@ -1,0 +1,319 @@
+//! The small path behind the magazines: refill and flush.
+
+use spanalloc_central::remote::{Folded, Marked};
+use spanalloc_central::{Central, Place, Put, SpanRef, TINY, TINY_BYTES};
+use spanalloc_classes::{Class, ClassTable};
+use spanalloc_os::Misuse;
+use spanalloc_pages::{PAGE_BYTES, Pages};
+use spanalloc_sync::atomic::Ordering;
+
+use crate::cache::Cache;
+use crate::magazine::MAGAZINE;
+use crate::policy::Policy;
+use crate::state::Bin;
+
+/// The most bytes of one class that a magazine holds, beyond two objects.
+const MAGAZINE_BYTES: usize = 64 << 10;
+/// The most bytes of spans without used slots that a thread keeps for its next allocations.
+const EMPTY_BYTES: usize = 512 << 10;
+
+impl<C: Central, P: Policy> Cache<'_, C, P> {
+    /// Takes an object from a bin whose magazine is empty.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_small_slow(self, class: u8) -> *mut u8 {
+        if self.refill(class) || (self.reclaim() && self.refill(class)) {
+            // SAFETY: this thread uses the state (contract of `Cache::new`).
+            if let Some(object) = unsafe { self.state.bin(class).pop() } {
+                return object;
+            }
+        }
+        core::ptr::null_mut()
+    }
+
+    fn facts(class: u8) -> &'static Class {
+        let table = C::Table::CLASSES;
+        if class == TINY { table.class(table.class_of(TINY_BYTES)) } else { table.class(class) }
+    }
+
+    /// Loads the magazine that objects are handed out from, from the nearest place that has some.
+    fn refill(self, class: u8) -> bool {
+        let bin = self.state.bin(class);
+        let limit = self.prepare(bin, class);
+        let freed = bin.freed.get();
+        if freed > 0 {
+            // SAFETY: this thread uses the state; lengths never exceed MAGAZINE.
+            unsafe { bin.loaded_objects.copy_from(&bin.freed_objects, freed) };
+            bin.freed.set(0);
+            bin.loaded.set(freed);
+            bin.zeroed.store(false, Ordering::Relaxed);
+            return true;
+        }
+        loop {
+            if let Some(span) = bin.current() {
+                // SAFETY: this thread owns its current span; the magazine has room for `limit`.
+                let taken = unsafe { span.take(bin.loaded_objects.as_ptr(), limit) };
+                if taken.count > 0 {
+                    bin.loaded.set(taken.count);
+                    bin.zeroed.store(taken.zeroed, Ordering::Relaxed);
+                    return true;
+                }
+                self.retire(bin, span);
+            }
+            let Some(span) = self.next_span(bin, class) else {
+                return false;
+            };
+            span.set_place(Place::Current);
+            span.set_notify(0);
+            bin.set_current(Some(span));
+        }
+    }
+
+    /// Sets the bin's limit at its first use, and returns it.
+    fn prepare(self, bin: &Bin, class: u8) -> usize {
+        if bin.limit.get() == 0 {
+            let bytes = (Self::facts(class).bytes as usize).max(1);
+            bin.limit.set((MAGAZINE_BYTES / bytes).clamp(2, MAGAZINE));
+            self.state.set_used(class);
+        }
+        bin.limit.get()
+    }
+
+    /// A span with free slots: the thread's own, then what others freed into its spans, then
+    /// central, then the heap, and at last its own spans with too few free slots to look for.
+    fn next_span(self, bin: &Bin, class: u8) -> Option<SpanRef> {
+        if let Some(span) = self.pop_partial(bin) {
+            return Some(span);
+        }
+        let queue = &self.state.owner.queue;
+        if !queue.is_empty() {
+            self.drain();
+            if let Some(span) = self.pop_partial(bin) {
+                return Some(span);
+            }
+        }
+        self.central
+            .take(class, queue)
+            .or_else(|| self.central.cut(class, queue, &self.state.pages))
+            .or_else(|| self.find_hidden(bin))
+    }
+
+    fn pop_partial(self, bin: &Bin) -> Option<SpanRef> {
+        let span = bin.partial.pop()?;
+        if span.used() == 0 {
+            self.count_empty(span, false);
+        }
+        Some(span)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_hidden(self, bin: &Bin) -> Option<SpanRef> {
+        let mut next = bin.full.first();
+        while let Some(span) = next {
+            if span.used() < span.slots() {
+                bin.full.remove(span);
+                return Some(span);
+            }
+            next = bin.full.after(span);
+        }
+        None
+    }
+
+    /// Puts the exhausted current span aside until it has a useful number of free slots.
+    fn retire(self, bin: &Bin, span: SpanRef) {
+        span.set_place(Place::Full);
+        span.set_notify(most_used(span));
+        bin.full.push(span);
+        bin.set_current(None);
+    }
+
+    /// Moves a span whose number of used slots fell to where it belongs now.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn rehome_slow(self, span: SpanRef) {
+        let bin = self.state.bin(span.class());
+        match span.place() {
+            Place::Full => {
+                bin.full.remove(span);
+                bin.partial.push(span);
+                span.set_place(Place::Partial);
+                span.set_notify(0);
+            }
+            Place::Partial => {}
+            _ => return,
+        }
+        if span.used() > 0 {
+            return;
+        }
+        let bytes = span.pages() * PAGE_BYTES;
+        if self.state.empty_bytes.load(Ordering::Relaxed) + bytes <= EMPTY_BYTES {
+            self.count_empty(span, true);
+        } else {
+            bin.partial.remove(span);
+            // SAFETY: this thread owns the span and took it off its list.
+            unsafe { self.central.release(span, &self.state.pages) };
+        }
+    }
+
+    /// Counts a span without used slots in or out of those the thread keeps.
+    fn count_empty(self, span: SpanRef, kept: bool) {
+        let bytes = span.pages() * PAGE_BYTES;
+        let before = self.state.empty_bytes.load(Ordering::Relaxed);
+        let after = if kept { before + bytes } else { before - bytes };
+        self.state.empty_bytes.store(after, Ordering::Relaxed);
+    }
+
+    /// Frees an object into a bin whose magazine is full or was never used.
+    ///
+    /// # Safety
+    /// The object is of this class and nobody uses it any more.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn free_small_slow(self, class: u8, object: *mut u8) {
+        let bin = self.state.bin(class);
+        self.prepare(bin, class);
+        let freed = bin.freed.get();
+        if bin.loaded.get() == 0 && freed > 0 {
+            // SAFETY: this thread uses the state; lengths never exceed MAGAZINE.
+            unsafe { bin.loaded_objects.copy_from(&bin.freed_objects, freed) };
+            bin.loaded.set(freed);
+            bin.zeroed.store(false, Ordering::Relaxed);
+            bin.freed.set(0);
+        } else {
+            self.flush_freed(bin, class);
+        }
+        // SAFETY: this thread uses the state and just made room.
+        unsafe { bin.push(object) };
+    }
+
+    fn flush_freed(self, bin: &Bin, class: u8) {
+        // SAFETY: this thread uses the state; the magazine holds objects of this class.
+        unsafe { self.flush(class, bin.freed_objects.as_ptr(), bin.freed.get()) };
+        bin.freed.set(0);
+    }
+
+    /// Empties both magazines of a bin into the spans.
+    pub(crate) fn flush_magazines(self, bin: &Bin, class: u8) {
+        self.flush_freed(bin, class);
+        // SAFETY: this thread uses the state; the magazine holds objects of this class.
+        unsafe { self.flush(class, bin.loaded_objects.as_ptr(), bin.loaded.get()) };
+        bin.loaded.set(0);
+    }
+
+    /// Gives objects back to their spans.
+    ///
+    /// # Safety
+    /// `objects` points to `count` objects of this class, which nobody uses.
+    unsafe fn flush(self, class: u8, objects: *const *mut u8, count: usize) {
+        let facts = Self::facts(class);
+        let (magic, bytes) = (u64::from(facts.magic), facts.bytes as usize);
+        let queue = &self.state.owner.queue;
+        for index in 0..count {
+            // SAFETY: index < count (contract).
+            let address = unsafe { objects.add(index).read() }.addr();
+            let Some(span) = self.central.span_at(address) else {
+                self.central.die(Misuse::ForeignPointer, address, 0);
+            };
+            if span.class() != class {
+                self.central.die(Misuse::SizeMismatch, address, bytes);
+            }
+            let offset = span.offset_of(address);
+            let slot = ((offset as u64 * magic) >> 32) as usize;
+            if slot * bytes != offset {
+                self.central.die(Misuse::NotAnObjectStart, address, bytes);
+            }
+            if span.ownership().is(queue) {
+                // SAFETY: this thread owns the span, and nobody uses the slot (contract).
+                match unsafe { span.put(slot) } {
+                    Put::Done => {}
+                    Put::Notify => self.rehome_slow(span),
+                    Put::Twice => self.central.die(Misuse::DoubleFree, address, bytes),
+                }
+            } else {
+                // SAFETY: nobody uses the slot (contract); it is not tiny, for tiny slots are only
+                // kept by the owner of their span.
+                self.free_remote(span, unsafe { span.mark(slot) }, address);
+            }
+        }
+    }
+
+    /// Does what a mark in another thread's span asks for.
+    pub(crate) fn free_remote(self, span: SpanRef, marked: Marked, address: usize) {
+        match marked {
+            Marked::Done => {}
+            // SAFETY: the mark gave this thread the token.
+            Marked::Token => unsafe { self.central.deliver(span) },
+            Marked::Twice => self.central.die(Misuse::DoubleFree, address, span.bytes()),
+        }
+    }
+
+    /// Takes in what other threads freed into this thread's spans.
+    pub(crate) fn drain(self) {
+        for span in self.state.owner.queue.drain() {
+            // SAFETY: only spans are queued.
+            self.take_in(unsafe { SpanRef::from_descriptor(span) });
+        }
+    }
+
+    /// Folds a span whose token this thread has.
+    pub(crate) fn take_in(self, span: SpanRef) {
+        let queue = &self.state.owner.queue;
+        if !span.ownership().is(queue) {
+            // SAFETY: the token came off the queue with the span.
+            return unsafe { self.central.deliver(span) };
+        }
+        // SAFETY: this thread owns the span and has its token.
+        let fold = unsafe { span.fold() };
+        if let Some(slot) = fold.twice {
+            self.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes());
+        }
+        if fold.folded == Folded::More {
+            // SAFETY: this thread has the token; where the queue is closed, the lists keep it.
+            unsafe { self.central.deliver(span) };
+        }
+        let freed = match span.place() {
+            Place::Full => span.used() <= most_used(span),
+            _ => span.used() == 0,
+        };
+        if freed {
+            self.rehome_slow(span);
+        }
+    }
+
+    /// Gives everything that no object lives in back to the heap, so that another class may use
+    /// it. For when memory is short.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn reclaim(self) -> bool {
+        self.drain();
+        for (class, bin) in self.state.used_bins() {
+            self.flush_magazines(bin, class);
+            if let Some(span) = bin.current() {
+                self.retire(bin, span);
+                if span.used() <= most_used(span) {
+                    self.rehome_slow(span);
+                }
+            }
+            let mut next = bin.partial.first();
+            while let Some(span) = next {
+                next = bin.partial.after(span);
+                if span.used() == 0 {
+                    bin.partial.remove(span);
+                    self.count_empty(span, false);
+                    // SAFETY: this thread owns the span and took it off its list.
+                    unsafe { self.central.release(span, &self.state.pages) };
+                }
+            }
+        }
+        // SAFETY: this thread is the only user of its page cache.
+        unsafe { self.central.heap().flush(&self.state.pages) };
+        true
+    }
+}
+
+/// The most used slots with which a full span is worth taking from again: an eighth of the slots is
+/// free, or a magazine full of them, and at least one.
+fn most_used(span: SpanRef) -> usize {
+    span.slots() - (span.slots() / 8).clamp(1, MAGAZINE)
+}

@@ -1,0 +1,217 @@
+use core::ptr;
+
+use spanalloc_central::{Owner, Span, SpanList, SpanRef, TINY_BYTES};
+use spanalloc_classes::MAX_CLASSES;
+use spanalloc_pages::PageCache;
+use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::magazine::{Length, Magazine};
+
+/// What a thread keeps of one size class.
+///
+/// Objects are handed out from `loaded` and freed into `freed`, so that the two sides of a loop
+/// that allocates and frees do not wait for each other's stores. The all-zero bin is empty and
+/// takes no object, so that its first use comes to the slow path.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Bin {
+    /// Objects in `loaded_objects`.
+    pub(crate) loaded: Length,
+    /// Objects in `freed_objects`.
+    pub(crate) freed: Length,
+    /// The most objects `freed_objects` takes; 0 until the bin is first used.
+    pub(crate) limit: Length,
+    /// Whether every object in `loaded_objects` is known to hold zeros.
+    pub(crate) zeroed: AtomicBool,
+    /// The span that objects are taken from.
+    current: AtomicPtr<Span>,
+    /// The other spans of this thread that have free slots.
+    pub(crate) partial: SpanList,
+    /// The spans of this thread without free slots worth looking for.
+    pub(crate) full: SpanList,
+    pub(crate) loaded_objects: Magazine,
+    pub(crate) freed_objects: Magazine,
+}
+
+impl Bin {
+    const fn new() -> Self {
+        Self {
+            loaded: Length::new(),
+            freed: Length::new(),
+            limit: Length::new(),
+            zeroed: AtomicBool::new(false),
+            current: AtomicPtr::new(ptr::null_mut()),
+            partial: SpanList::new(),
+            full: SpanList::new(),
+            loaded_objects: Magazine::new(),
+            freed_objects: Magazine::new(),
+        }
+    }
+
+    /// Takes an object, if there is one at hand.
+    ///
+    /// # Safety
+    /// The caller is the bin's thread.
+    #[inline(always)]
+    pub(crate) unsafe fn pop(&self) -> Option<*mut u8> {
+        let length = self.loaded.get();
+        if length == 0 {
+            return None;
+        }
+        self.loaded.set(length - 1);
+        // SAFETY: lengths never exceed MAGAZINE; the caller is the bin's thread.
+        Some(unsafe { self.loaded_objects.read(length - 1) })
+    }
+
+    /// Keeps an object, if there is room.
+    ///
+    /// # Safety
+    /// The caller is the bin's thread; the object is of this bin's class and unused.
+    #[inline(always)]
+    pub(crate) unsafe fn push(&self, object: *mut u8) -> bool {
+        let length = self.freed.get();
+        if length >= self.limit.get() {
+            return false;
+        }
+        // SAFETY: limits never exceed MAGAZINE; the caller is the bin's thread.
+        unsafe { self.freed_objects.write(length, object) };
+        self.freed.set(length + 1);
+        true
+    }
+
+    pub(crate) fn current(&self) -> Option<SpanRef> {
+        let descriptor = ptr::NonNull::new(self.current.load(Ordering::Relaxed))?;
+        // SAFETY: only descriptors are stored here.
+        Some(unsafe { SpanRef::from_descriptor(descriptor) })
+    }
+
+    pub(crate) fn set_current(&self, span: Option<SpanRef>) {
+        let raw = span.map_or(ptr::null_mut(), |span| span.as_ptr().as_ptr());
+        self.current.store(raw, Ordering::Relaxed);
+    }
+
+    /// Objects in both magazines.
+    pub(crate) fn cached(&self) -> usize {
+        self.loaded.get() + self.freed.get()
+    }
+}
+
+/// What the count of live objects of an open slot begins with: more than the objects that fit it.
+pub(crate) const OPEN_CREDIT: u8 = TINY_BYTES as u8 + 1;
+
+/// The slot that tiny objects are being packed into. The all-zero slot has no room.
+#[derive(Debug)]
+pub(crate) struct OpenSlot {
+    /// Address of the slot; null if none is open.
+    pub(crate) address: AtomicPtr<u8>,
+    /// Bytes at its end that are free.
+    pub(crate) room: AtomicU32,
+    /// Objects that were packed into it.
+    pub(crate) objects: AtomicU32,
+}
+
+impl OpenSlot {
+    const fn new() -> Self {
+        Self {
+            address: AtomicPtr::new(ptr::null_mut()),
+            room: AtomicU32::new(0),
+            objects: AtomicU32::new(0),
+        }
+    }
+
+    /// What the count of the open slot's live objects holds beyond those objects.
+    pub(crate) fn credit(&self) -> usize {
+        if self.address.load(Ordering::Relaxed).is_null() {
+            return 0;
+        }
+        usize::from(OPEN_CREDIT) - self.objects.load(Ordering::Relaxed) as usize
+    }
+
+    /// Packs one more object, if it fits. `size` is 1 to 16.
+    ///
+    /// # Safety
+    /// The caller is the slot's thread; `align` is a power of two of at most 16.
+    #[inline(always)]
+    pub(crate) unsafe fn pack(&self, size: usize, align: usize) -> Option<*mut u8> {
+        let used = TINY_BYTES - self.room.load(Ordering::Relaxed) as usize;
+        let start = (used + align - 1) & !(align - 1);
+        let end = start + size;
+        if end > TINY_BYTES {
+            return None;
+        }
+        self.room.store((TINY_BYTES - end) as u32, Ordering::Relaxed);
+        let objects = self.objects.load(Ordering::Relaxed);
+        self.objects.store(objects + 1, Ordering::Relaxed);
+        // SAFETY: with room for the object a slot is open, and `start` lies in it.
+        Some(unsafe { self.address.load(Ordering::Relaxed).add(start) })
+    }
+}
+
+/// All that one thread keeps. Lives in metadata, is never unmapped, and serves one thread after
+/// another.
+///
+/// The all-zero state is valid: it is empty, and every use of it comes to a slow path.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct CacheState {
+    pub(crate) owner: Owner,
+    pub(crate) open: OpenSlot,
+    pub(crate) pages: PageCache,
+    /// Bytes of spans in this thread's bins of which no slot is used.
+    pub(crate) empty_bytes: AtomicUsize,
+    /// One bit for each bin that was ever used by this thread.
+    used: [AtomicU64; MAX_CLASSES / 64],
+    bins: [Bin; MAX_CLASSES],
+}
+
+// SAFETY: the cells are used by the state's thread only (contract of the unsafe methods that reach
+// them); everything that others read is atomic.
+unsafe impl Sync for CacheState {}
+// SAFETY: as for `Sync`.
+unsafe impl Send for CacheState {}
+
+impl CacheState {
+    /// A state that holds nothing and takes nothing. A thread without a cache may point to one in a
+    /// static: the fast paths find it empty and full at once, and write nothing.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            owner: Owner::new(),
+            open: OpenSlot::new(),
+            pages: PageCache::new(),
+            empty_bytes: AtomicUsize::new(0),
+            used: [const { AtomicU64::new(0) }; MAX_CLASSES / 64],
+            bins: [const { Bin::new() }; MAX_CLASSES],
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn bin(&self, class: u8) -> &Bin {
+        debug_assert!(usize::from(class) < MAX_CLASSES);
+        // SAFETY: classes are below MAX_CLASSES; LARGE never comes here.
+        unsafe { self.bins.get_unchecked(usize::from(class)) }
+    }
+
+    /// Notes that a bin is in use.
+    pub(crate) fn set_used(&self, class: u8) {
+        if let Some(word) = self.used.get(usize::from(class) / 64) {
+            word.store(word.load(Ordering::Relaxed) | 1 << (class % 64), Ordering::Relaxed);
+        }
+    }
+
+    /// The bins in use, so that a cache that ends does not touch the others.
+    pub(crate) fn used_bins(&self) -> impl Iterator<Item = (u8, &Bin)> {
+        (0u8..).zip(&self.bins).filter(|(class, _)| {
+            let word = self.used.get(usize::from(*class) / 64);
+            word.is_some_and(|word| word.load(Ordering::Relaxed) >> (class % 64) & 1 != 0)
+        })
+    }
+
+    /// Forgets what an ended cache kept. Its bins are empty already.
+    pub(crate) fn reset(&self) {
+        self.empty_bytes.store(0, Ordering::Relaxed);
+        for word in &self.used {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}

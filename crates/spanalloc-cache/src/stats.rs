@@ -1,0 +1,170 @@
+use spanalloc_central::{Central, LARGE, Owner, TINY, TINY_BYTES};
+use spanalloc_classes::{ClassTable, MAX_CLASSES};
+use spanalloc_pages::{PageStats, Pages};
+
+use crate::cache::{Cache, SHARED};
+use crate::policy::Policy;
+use crate::state::CacheState;
+
+/// What one size class holds. `slots == live + cached + freed + free`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClassStats {
+    /// Bytes of a slot; 0 where the table has no such class.
+    pub slot_bytes: usize,
+    /// Spans of the class.
+    pub spans: usize,
+    /// Pages of those spans, of 8 KB.
+    pub pages: usize,
+    /// Slots of those spans.
+    pub slots: usize,
+    /// Slots in which objects of the program live.
+    pub live: usize,
+    /// Free slots in the magazines of threads.
+    pub cached: usize,
+    /// Slots that a thread freed into another's span and that no fold has taken yet.
+    pub freed: usize,
+    /// Slots that lie free in their span.
+    pub free: usize,
+    /// Objects of the program: `live`, but for tiny objects, several of which share a slot.
+    pub objects: usize,
+}
+
+/// What a whole allocator holds.
+///
+/// Exact while no other thread is inside the allocator. `pages.pages_in_use` is the sum of the
+/// pages of all classes, of the large objects and of the page caches.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The page heap.
+    pub pages: PageStats,
+    /// Slots that tiny objects share.
+    pub tiny: ClassStats,
+    /// The size classes, by number; row 0 is not used.
+    pub classes: [ClassStats; MAX_CLASSES],
+    /// Large objects.
+    pub large_objects: usize,
+    /// Pages of large objects.
+    pub large_pages: usize,
+    /// Pages in the page caches of threads.
+    pub cached_pages: usize,
+    /// Caches in use by a thread.
+    pub caches: usize,
+}
+
+impl Snapshot {
+    /// The rows of all classes that have spans, the tiny slots first.
+    pub fn rows(&self) -> impl Iterator<Item = &ClassStats> {
+        core::iter::once(&self.tiny).chain(&self.classes).filter(|row| row.spans > 0)
+    }
+
+    /// Objects of the program, tiny, small and large.
+    #[must_use]
+    pub fn live_objects(&self) -> usize {
+        self.rows().map(|row| row.objects).sum::<usize>() + self.large_objects
+    }
+
+    /// Free slots in magazines.
+    #[must_use]
+    pub fn cached_objects(&self) -> usize {
+        self.rows().map(|row| row.cached).sum()
+    }
+
+    /// Bytes of the slots and pages in which objects of the program live.
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        let small: usize = self.rows().map(|row| row.live * row.slot_bytes).sum();
+        small + self.large_pages * spanalloc_pages::PAGE_BYTES
+    }
+
+    /// Whether everything adds up: the slots of each class, and the pages of the heap. True
+    /// whenever no other thread was inside the allocator.
+    #[must_use]
+    pub fn adds_up(&self) -> bool {
+        let slots = |row: &ClassStats| row.live + row.cached + row.freed + row.free == row.slots;
+        let spans: usize = self.rows().map(|row| row.pages).sum();
+        let pages = &self.pages;
+        self.rows().all(slots)
+            && spans + self.large_pages + self.cached_pages == pages.pages_in_use
+            && (pages.pages_in_use + pages.pages_free) * spanalloc_pages::PAGE_BYTES
+                == pages.reserved
+            && pages.committed <= pages.reserved
+            && pages.metadata_in_use <= pages.metadata_committed
+            && pages.metadata_committed <= pages.metadata_reserved
+    }
+}
+
+impl<C: Central, P: Policy> Cache<'_, C, P> {
+    /// What the allocator below and all its caches hold.
+    #[must_use]
+    pub fn snapshot(self) -> Snapshot {
+        let mut snapshot = Snapshot {
+            pages: self.central.heap().stats(),
+            tiny: ClassStats { slot_bytes: TINY_BYTES, ..ClassStats::default() },
+            classes: [ClassStats::default(); MAX_CLASSES],
+            large_objects: 0,
+            large_pages: 0,
+            cached_pages: 0,
+            caches: 0,
+        };
+        for (class, row) in (0..=C::Table::CLASSES.count() as u8).zip(&mut snapshot.classes) {
+            row.slot_bytes = C::Table::CLASSES.class(class).bytes as usize;
+        }
+        self.count_spans(&mut snapshot);
+        self.central.for_each_owner(|owner| {
+            // SAFETY: every owner registered with these lists begins a `CacheState` (contract of
+            // `Cache::new`), and none is ever unmapped.
+            let state = unsafe { owner.cast::<CacheState>().as_ref() };
+            count_cache(&mut snapshot, state);
+        });
+        snapshot
+    }
+
+    fn count_spans(self, snapshot: &mut Snapshot) {
+        self.central.for_each_span(|span| {
+            if span.class() == LARGE {
+                snapshot.large_objects += 1;
+                snapshot.large_pages += span.pages();
+                return;
+            }
+            let tiny = span.class() == TINY;
+            let row = match snapshot.classes.get_mut(usize::from(span.class())) {
+                Some(row) if !tiny => row,
+                _ => &mut snapshot.tiny,
+            };
+            row.spans += 1;
+            row.pages += span.pages();
+            row.slots += span.slots();
+            row.live += span.used();
+            row.free += span.slots() - span.used();
+            if tiny {
+                row.objects += span.tiny_objects();
+            } else {
+                row.freed += span.pending();
+                row.live -= span.pending();
+                row.objects += span.used() - span.pending();
+            }
+        });
+    }
+}
+
+/// Takes what a cache holds out of what counts as live so far.
+fn count_cache(snapshot: &mut Snapshot, state: &CacheState) {
+    snapshot.caches += usize::from(Owner::is_active(&state.owner));
+    snapshot.cached_pages += state.pages.free_pages();
+    for (class, bin) in state.used_bins() {
+        let cached = bin.cached();
+        let row = match snapshot.classes.get_mut(usize::from(class)) {
+            Some(row) if class != SHARED => {
+                row.objects = row.objects.saturating_sub(cached);
+                row
+            }
+            _ => &mut snapshot.tiny,
+        };
+        row.cached += cached;
+        row.live = row.live.saturating_sub(cached);
+    }
+    let open = state.open.credit();
+    snapshot.tiny.objects = snapshot.tiny.objects.saturating_sub(open);
+}

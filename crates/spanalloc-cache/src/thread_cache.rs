@@ -1,0 +1,118 @@
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use spanalloc_central::Central;
+
+use crate::cache::Cache;
+use crate::policy::{Fast, Policy};
+use crate::state::CacheState;
+use crate::stats::Snapshot;
+
+/// A thread's allocator, as a value: no locks on the fast path; dropped, it gives back its spans.
+///
+/// It may be sent to another thread but not be shared. `C` is the central lists, owned or (as a
+/// rule) borrowed, so that several caches share them.
+#[derive(Debug)]
+pub struct ThreadCache<C: Central, P: Policy = Fast> {
+    central: C,
+    /// Null until the first use, so that making a cache cannot fail.
+    state: Option<NonNull<CacheState>>,
+    policy: PhantomData<fn() -> P>,
+}
+
+// SAFETY: the state is used through this value only, whichever thread has it.
+unsafe impl<C: Central + Send, P: Policy> Send for ThreadCache<C, P> {}
+
+impl<C: Central> ThreadCache<C> {
+    /// A cache over `central` that trusts the layouts it is given.
+    pub const fn new(central: C) -> Self {
+        Self::with_policy(central)
+    }
+}
+
+impl<C: Central, P: Policy> ThreadCache<C, P> {
+    /// A cache over `central` with the policy `P`.
+    pub const fn with_policy(central: C) -> Self {
+        Self { central, state: None, policy: PhantomData }
+    }
+
+    /// The lists below.
+    pub fn central(&self) -> &C {
+        &self.central
+    }
+
+    #[inline(always)]
+    fn cache(&mut self) -> Option<Cache<'_, C, P>> {
+        match self.state {
+            // SAFETY: the state was registered with these lists, is never unmapped and used through
+            // this value only.
+            Some(state) => Some(unsafe { Cache::new(state.as_ref(), &self.central) }),
+            None => self.open_slow(),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open_slow(&mut self) -> Option<Cache<'_, C, P>> {
+        let cache = Cache::open(&self.central)?;
+        self.state = Some(NonNull::from(cache.state()));
+        Some(cache)
+    }
+
+    /// What the allocator below and all its caches hold; None if there is no memory for this
+    /// cache's state.
+    pub fn snapshot(&mut self) -> Option<Snapshot> {
+        self.cache().map(Cache::snapshot)
+    }
+
+    /// Memory for `layout`; None if there is no more. A size of 0 is served as 1.
+    #[inline]
+    pub fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        NonNull::new(self.cache()?.alloc(layout))
+    }
+
+    /// As [`alloc`](Self::alloc), and every byte is zero.
+    #[inline]
+    pub fn alloc_zeroed(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        NonNull::new(self.cache()?.alloc_zeroed(layout))
+    }
+
+    /// Frees an object. If there is no memory for a cache's state, and so none of its objects
+    /// could be flushed, the object stays allocated.
+    ///
+    /// # Safety
+    /// The object came from a cache over the same central lists with the same policy, with this
+    /// layout, and nobody uses it any more.
+    #[inline]
+    pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) {
+        if let Some(cache) = self.cache() {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { cache.free(object.as_ptr(), layout) };
+        }
+    }
+
+    /// Gives an object a new size and keeps its contents; None leaves it as it was.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free); `new_size` rounded up to the alignment fits an `isize`.
+    #[inline]
+    pub unsafe fn realloc(
+        &mut self,
+        object: NonNull<u8>,
+        layout: Layout,
+        new_size: usize,
+    ) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise is passed on.
+        NonNull::new(unsafe { self.cache()?.realloc(object.as_ptr(), layout, new_size) })
+    }
+}
+
+impl<C: Central, P: Policy> Drop for ThreadCache<C, P> {
+    fn drop(&mut self) {
+        if let Some(state) = self.state {
+            // SAFETY: as in `cache`; the value ends here.
+            unsafe { Cache::<C, P>::new(state.as_ref(), &self.central).close() };
+        }
+    }
+}

@@ -1,0 +1,172 @@
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use spanalloc_classes::ClassTable;
+use spanalloc_os::Misuse;
+use spanalloc_pages::{PageCache, Pages};
+
+use crate::owner::Owner;
+use crate::queue::Queue;
+use crate::span::{Span, SpanRef};
+
+/// Central lists as the thread caches above see them.
+///
+/// # Safety
+/// An implementor promises: a span handed out by `take` or `cut` has one owner, the cache whose
+/// queue was given, until that cache gives it back; its memory is Ready and its slots overlap no
+/// other object; `span_at` finds the span of every address inside a live span and none for any
+/// other address; owners and descriptors are never unmapped; nothing unwinds or allocates from an
+/// allocator built on these lists.
+pub unsafe trait Central {
+    /// The size classes.
+    type Table: ClassTable;
+    /// The page heap below.
+    type Heap: Pages;
+
+    /// The page heap below.
+    fn heap(&self) -> &Self::Heap;
+
+    /// A span of `class` with a free slot that no thread holds, if there is one. It is at
+    /// [`Place::Current`](crate::Place::Current) and owned by the cache with `queue`.
+    fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef>;
+
+    /// A new span of `class` from the page heap, as [`take`](Self::take). The caller is the only
+    /// user of `cache`.
+    fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef>;
+
+    /// Gives a span in which no slot is used back to the page heap.
+    ///
+    /// # Safety
+    /// The caller owns the span, which is on no list, and is the only user of `cache`.
+    unsafe fn release(&self, span: SpanRef, cache: &PageCache);
+
+    /// Takes over a span from an owner that is leaving.
+    ///
+    /// # Safety
+    /// The caller owns the span, which is on no list, has closed its queue and folded what was in
+    /// it.
+    unsafe fn give(&self, span: SpanRef);
+
+    /// Brings the token of a span to its owner, or folds the span if it has none.
+    ///
+    /// # Safety
+    /// The caller holds the token.
+    unsafe fn deliver(&self, span: SpanRef);
+
+    /// A span that is one object of `pages` pages, aligned to `align_pages` pages.
+    fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef>;
+
+    /// Frees a large object; ends the process if it is free already.
+    ///
+    /// # Safety
+    /// The span is large, and nobody uses the object.
+    unsafe fn free_large(&self, span: SpanRef);
+
+    /// Changes the size of a large object in place, if the pages behind it allow. Returns whether
+    /// the pages that were added are known to be zero.
+    ///
+    /// # Safety
+    /// The span is large and the caller owns the object; pages cut off are unused.
+    unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool>;
+
+    /// The span that `address` lies in, for any address, valid or not. Takes no lock.
+    fn span_at(&self, address: usize) -> Option<SpanRef>;
+
+    /// An owner for a new cache.
+    ///
+    /// # Safety
+    /// `layout` is the same at every call, and describes a type that begins with an [`Owner`] and
+    /// may be all zero. A recycled owner comes as it was left.
+    unsafe fn register(&self, layout: Layout) -> Option<NonNull<Owner>>;
+
+    /// Keeps an owner for the next cache.
+    ///
+    /// # Safety
+    /// The owner came from [`register`](Self::register), its queue is closed, it owns no span, and
+    /// the caller no longer uses it.
+    unsafe fn unregister(&self, owner: &Owner);
+
+    /// Calls `visit` with every owner ever registered.
+    fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>));
+
+    /// Calls `visit` with every span in use. Exact while no other thread is inside.
+    fn for_each_span(&self, visit: impl FnMut(SpanRef));
+
+    /// Ends the process because the program misused the allocator.
+    fn die(&self, misuse: Misuse, address: usize, class_bytes: usize) -> !;
+}
+
+// SAFETY: every method is passed on to lists that keep the contract.
+unsafe impl<C: Central> Central for &C {
+    type Table = C::Table;
+    type Heap = C::Heap;
+
+    #[inline(always)]
+    fn heap(&self) -> &Self::Heap {
+        (**self).heap()
+    }
+
+    fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef> {
+        (**self).take(class, queue)
+    }
+
+    fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef> {
+        (**self).cut(class, queue, cache)
+    }
+
+    unsafe fn release(&self, span: SpanRef, cache: &PageCache) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).release(span, cache) }
+    }
+
+    unsafe fn give(&self, span: SpanRef) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).give(span) }
+    }
+
+    unsafe fn deliver(&self, span: SpanRef) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).deliver(span) }
+    }
+
+    fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef> {
+        (**self).alloc_large(pages, align_pages)
+    }
+
+    unsafe fn free_large(&self, span: SpanRef) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).free_large(span) }
+    }
+
+    unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).resize_large(span, pages) }
+    }
+
+    #[inline(always)]
+    fn span_at(&self, address: usize) -> Option<SpanRef> {
+        (**self).span_at(address)
+    }
+
+    unsafe fn register(&self, layout: Layout) -> Option<NonNull<Owner>> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).register(layout) }
+    }
+
+    unsafe fn unregister(&self, owner: &Owner) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).unregister(owner) }
+    }
+
+    fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>)) {
+        (**self).for_each_owner(visit);
+    }
+
+    fn for_each_span(&self, visit: impl FnMut(SpanRef)) {
+        (**self).for_each_span(visit);
+    }
+
+    fn die(&self, misuse: Misuse, address: usize, class_bytes: usize) -> ! {
+        (**self).die(misuse, address, class_bytes)
+    }
+}

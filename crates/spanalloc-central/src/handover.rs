@@ -1,0 +1,140 @@
+//! How the token of a span finds somebody who may fold it, while spans change hands.
+//!
+//! A span is owned by a thread cache, named by the cache's queue, or by nobody: then it is in
+//! central and belongs to whoever holds the lock of its class. The owner only changes under that
+//! lock. An owner that leaves first closes its queue, then hands over its spans one by one.
+
+use core::ptr::{self, NonNull};
+
+use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use spanalloc_sync::fault::{self, Fault};
+use spanalloc_sync::{Lock, Wait};
+
+use crate::queue::{Linked, Queue};
+
+/// Who owns a span: the queue of a thread cache, or nobody (null).
+#[derive(Debug)]
+pub struct Ownership<S>(AtomicPtr<Queue<S>>);
+
+/// Whether a span's token waits with the span, because its owner's queue was closed or frees were
+/// under way. Guarded by the lock of the class.
+#[derive(Debug)]
+pub struct Stranded(AtomicBool);
+
+/// A span as far as ownership is concerned.
+///
+/// # Safety
+/// As for [`Linked`]; each method returns the same field each time.
+pub unsafe trait Owned: Linked {
+    /// The ownership field.
+    ///
+    /// # Safety
+    /// `span` is one.
+    unsafe fn ownership<'a>(span: NonNull<Self>) -> &'a Ownership<Self>;
+
+    /// The place of a token that found no folder.
+    ///
+    /// # Safety
+    /// `span` is one.
+    unsafe fn stranded<'a>(span: NonNull<Self>) -> &'a Stranded;
+}
+
+impl<S> Ownership<S> {
+    /// Nobody's.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Whether the span is owned by the cache with this queue.
+    #[inline(always)]
+    pub fn is(&self, queue: &Queue<S>) -> bool {
+        ptr::eq(self.0.load(Ordering::Relaxed), queue)
+    }
+
+    /// Makes the cache with this queue the owner. Needs the lock of the class, or a span that
+    /// nobody else knows yet. Queues stay mapped for ever.
+    #[inline]
+    pub fn claim(&self, queue: &Queue<S>) {
+        // Release pairs with the Acquire in `deliver`.
+        self.0.store(ptr::from_ref(queue).cast_mut(), Ordering::Release);
+    }
+
+    /// Makes the span nobody's. Needs the lock of the class and an owner that has closed its
+    /// queue, or a span without a token.
+    #[inline]
+    pub fn disclaim(&self) {
+        // Release pairs with the Acquire in `deliver`.
+        self.0.store(ptr::null_mut(), Ordering::Release);
+    }
+}
+
+impl Stranded {
+    /// No token here.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Leaves the token here until somebody takes it.
+    #[inline]
+    pub fn leave(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the token if it is here.
+    #[inline]
+    pub fn take(&self) -> bool {
+        let here = self.0.load(Ordering::Relaxed);
+        if here {
+            self.0.store(false, Ordering::Relaxed);
+        }
+        here
+    }
+}
+
+impl Default for Stranded {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Default for Ownership<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Brings the token of `span` to its owner, or calls `fold` under the lock if it has none.
+///
+/// # Safety
+/// The caller holds the token, and `lock` is the one that guards the span's owner.
+#[inline]
+pub unsafe fn deliver<S: Owned, L, W: Wait, const RANK: u8>(
+    span: NonNull<S>,
+    lock: &Lock<L, W, RANK>,
+    fold: impl FnOnce(&mut L, NonNull<S>),
+) {
+    // SAFETY: the caller passes a span; the token keeps it from being reused.
+    let ownership = unsafe { S::ownership(span) };
+    // Acquire pairs with the Release in `claim` and `disclaim`.
+    let seen = ownership.0.load(Ordering::Acquire);
+    // SAFETY: the token gives the right to the link; a queue, once an owner, stays mapped for ever.
+    if let Some(queue) = unsafe { seen.as_ref() }
+        // SAFETY: as above.
+        && unsafe { queue.push(span) }.is_ok()
+    {
+        return;
+    }
+    let mut guard = lock.lock();
+    // The owner changes only under the lock, which is now held.
+    let owner = ownership.0.load(Ordering::Relaxed);
+    if owner.is_null() || fault::seeded(Fault::LateFreeDropsRecheck) {
+        return fold(&mut guard, span);
+    }
+    // SAFETY: as above. An owner that is leaving finds the token when it hands the span over.
+    if unsafe { (*owner).push(span) }.is_err() {
+        // SAFETY: as above; the lock is held.
+        unsafe { S::stranded(span) }.leave();
+    }
+}

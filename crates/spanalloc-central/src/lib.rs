@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+
+mod central;
+pub mod handover;
+mod lists;
+mod owner;
+pub mod queue;
+pub mod remote;
+mod span;
+mod span_list;
+mod span_remote;
+
+pub use central::Central;
+pub use lists::CentralLists;
+pub use owner::Owner;
+pub use queue::Queue;
+pub use span::{LARGE, Place, Put, Span, SpanRef, TINY, TINY_BYTES, Taken, descriptor_bytes};
+pub use span_list::SpanList;
+pub use span_remote::{Fold, TinyDrop};

@@ -1,0 +1,452 @@
+//! The descriptor of a span: a run of pages cut into slots of one size.
+//!
+//! ```text
+//!  +0    base, owner, used, notify, slots, fresh, class, words, place, zeroed, pages
+//!  +32   free[words]             one bit a slot: set while the slot lies free in the span
+//!  ----  next cache line: written by other threads --------------------------------------
+//!  +r    magic, bytes, link, next, prev, pending, stranded
+//!  +r+40 remote[words]           one bit a slot: freed by another thread, not folded yet
+//!        (a tiny span: one byte a slot, counting such frees, and then one byte a slot that
+//!        counts the live objects in it)
+//! ```
+//!
+//! Spans of up to 128 slots have their whole owner side in one cache line and 128 bytes in all.
+//! Descriptors come from pools and are never unmapped: a stale pointer may always be read.
+//!
+//! Who may touch what: the *holder* of a span is the cache that owns it or, while it has no owner,
+//! whoever holds the lock of its class. The holder alone uses the first part and the list links.
+//! Plain loads and stores are relaxed atomics here because statistics read them at any time.
+
+use core::mem::{align_of, size_of};
+use core::ptr::{self, NonNull};
+
+use spanalloc_classes::Class;
+use spanalloc_pages::{PAGE_BYTES, Run};
+use spanalloc_sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
+
+use crate::handover::{Owned, Ownership, Stranded};
+use crate::queue::Linked;
+use crate::remote::Pending;
+
+/// The class of tiny spans: 16-byte slots that several objects share.
+pub const TINY: u8 = 0;
+/// The class of spans that are one large object.
+pub const LARGE: u8 = u8::MAX;
+/// Bytes of a slot that tiny objects share.
+pub const TINY_BYTES: usize = 16;
+
+/// Where a span is.
+///
+/// | place   | listed in                 | leaves it by                                    |
+/// |---------|---------------------------|-------------------------------------------------|
+/// | Pool    | the pool of descriptors   | cut -> Current or Large                         |
+/// | Current | nothing: a bin takes from it | exhausted -> Full; its owner exits -> Partial or Full |
+/// | Partial | the holder's partial list | refill -> Current; no slot used -> Pool         |
+/// | Full    | the holder's full list    | enough slots freed -> Partial                   |
+/// | Large   | nothing                   | free -> Pool                                    |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Place {
+    /// Not in use.
+    Pool = 0,
+    /// The span its owner's bin takes slots from.
+    Current = 1,
+    /// On its holder's partial list: it may have free slots.
+    Partial = 2,
+    /// On its holder's full list: it has none worth looking for.
+    Full = 3,
+    /// One large object.
+    Large = 4,
+}
+
+/// The fixed first part of a descriptor.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Span {
+    base: AtomicUsize,
+    ownership: Ownership<Span>,
+    used: AtomicU16,
+    notify: AtomicU16,
+    slots: AtomicU16,
+    fresh: AtomicU16,
+    class: AtomicU8,
+    words: AtomicU8,
+    place: AtomicU8,
+    zeroed: AtomicBool,
+    pages: AtomicU32,
+}
+
+/// The part of a descriptor that other threads write.
+#[repr(C)]
+pub(crate) struct Shared {
+    magic: AtomicU32,
+    bytes: AtomicU32,
+    link: AtomicPtr<Span>,
+    pub(crate) next: AtomicPtr<Span>,
+    pub(crate) prev: AtomicPtr<Span>,
+    pub(crate) pending: Pending,
+    stranded: Stranded,
+}
+
+/// Offset of the free bitmap.
+const FREE_OFFSET: usize = 32;
+const LINE: usize = 64;
+
+const _: () = assert!(size_of::<usize>() != 8 || offset_of_last() < FREE_OFFSET);
+const _: () = assert!(align_of::<Shared>() <= LINE && align_of::<Span>() == LINE);
+
+const fn offset_of_last() -> usize {
+    core::mem::offset_of!(Span, pages)
+}
+
+const fn shared_offset(words: usize) -> usize {
+    (FREE_OFFSET + words * 8).next_multiple_of(LINE)
+}
+
+const fn remote_offset(words: usize) -> usize {
+    (shared_offset(words) + size_of::<Shared>()).next_multiple_of(8)
+}
+
+/// Bytes of the descriptor of a span whose free bitmap has `words` words.
+#[must_use]
+pub const fn descriptor_bytes(words: usize, tiny: bool) -> usize {
+    let counted = if tiny { words * 64 * 2 } else { words * 8 };
+    (remote_offset(words) + counted).next_multiple_of(LINE)
+}
+
+/// What [`SpanRef::take`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// How many slots.
+    pub count: usize,
+    /// Whether all of them are known to hold zeros.
+    pub zeroed: bool,
+}
+
+/// What [`SpanRef::put`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The slot is free again.
+    Done,
+    /// The slot is free again, and the span may have to change its place.
+    Notify,
+    /// The slot was free already: nothing was done.
+    Twice,
+}
+
+/// A span, by its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct SpanRef(NonNull<Span>);
+
+// SAFETY: a descriptor is made of atomics; who may use which is said at each method.
+unsafe impl Send for SpanRef {}
+
+impl SpanRef {
+    /// The span with this descriptor.
+    ///
+    /// # Safety
+    /// `descriptor` came from [`SpanRef::as_ptr`] or is a pooled descriptor of
+    /// [`descriptor_bytes`] bytes of memory that is never unmapped.
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn from_descriptor(descriptor: NonNull<Span>) -> Self {
+        Self(descriptor)
+    }
+
+    /// The descriptor.
+    #[inline(always)]
+    #[must_use]
+    pub const fn as_ptr(self) -> NonNull<Span> {
+        self.0
+    }
+
+    #[inline(always)]
+    fn head<'a>(self) -> &'a Span {
+        // SAFETY: descriptors are mapped for ever and made of atomics (`from_descriptor`).
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn shared<'a>(self) -> &'a Shared {
+        let offset = shared_offset(self.words());
+        // SAFETY: the descriptor holds `Shared` there, for ever; its fields are atomics.
+        unsafe { self.0.cast::<u8>().add(offset).cast::<Shared>().as_ref() }
+    }
+
+    #[inline(always)]
+    fn free_word<'a>(self, word: usize) -> &'a AtomicU64 {
+        debug_assert!(word < self.words());
+        // SAFETY: callers pass word < words, and the descriptor has that many words.
+        unsafe { self.0.cast::<u8>().add(FREE_OFFSET).cast::<AtomicU64>().add(word).as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn remote_words<'a>(self) -> &'a [AtomicU64] {
+        let words = self.words();
+        let count = if self.class() == TINY { words * 8 } else { words };
+        // SAFETY: the descriptor has this many words there (`descriptor_bytes`), for ever.
+        unsafe {
+            let first = self.0.cast::<u8>().add(remote_offset(words)).cast::<AtomicU64>();
+            core::slice::from_raw_parts(first.as_ptr(), count)
+        }
+    }
+
+    /// The count of live objects of each slot of a tiny span.
+    #[inline(always)]
+    pub(crate) fn live_count<'a>(self, slot: usize) -> &'a AtomicU8 {
+        let words = self.words();
+        debug_assert!(self.class() == TINY && slot < words * 64);
+        // SAFETY: tiny descriptors have words * 64 counters after the remote words.
+        unsafe {
+            self.0.cast::<u8>().add(remote_offset(words) + words * 64 + slot).cast().as_ref()
+        }
+    }
+
+    /// Address of the first slot.
+    #[inline(always)]
+    pub fn base(self) -> usize {
+        self.head().base.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of a slot; 0 for a large object of 4 GB or more.
+    #[inline(always)]
+    pub fn bytes(self) -> usize {
+        self.shared().bytes.load(Ordering::Relaxed) as usize
+    }
+
+    /// Pages of the span.
+    #[inline(always)]
+    pub fn pages(self) -> usize {
+        self.head().pages.load(Ordering::Relaxed) as usize
+    }
+
+    /// Slots of the span.
+    #[inline(always)]
+    pub fn slots(self) -> usize {
+        self.head().slots.load(Ordering::Relaxed).into()
+    }
+
+    /// Slots that do not lie free in the span: live, in a magazine, or freed by another thread and
+    /// not folded yet.
+    #[inline(always)]
+    pub fn used(self) -> usize {
+        self.head().used.load(Ordering::Relaxed).into()
+    }
+
+    /// The size class; [`TINY`] or [`LARGE`] for spans without one.
+    #[inline(always)]
+    pub fn class(self) -> u8 {
+        self.head().class.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn words(self) -> usize {
+        self.head().words.load(Ordering::Relaxed).into()
+    }
+
+    /// Where the span is.
+    #[inline(always)]
+    pub fn place(self) -> Place {
+        match self.head().place.load(Ordering::Relaxed) {
+            1 => Place::Current,
+            2 => Place::Partial,
+            3 => Place::Full,
+            4 => Place::Large,
+            _ => Place::Pool,
+        }
+    }
+
+    /// Says where the span is. Holder only.
+    #[inline]
+    pub fn set_place(self, place: Place) {
+        self.head().place.store(place as u8, Ordering::Relaxed);
+    }
+
+    /// Sets how few used slots make [`put`](Self::put) say [`Put::Notify`]. Holder only.
+    #[inline]
+    pub fn set_notify(self, used: usize) {
+        self.head().notify.store(used as u16, Ordering::Relaxed);
+    }
+
+    /// Whether every byte of the span was zero when it was cut.
+    #[inline]
+    pub fn zeroed(self) -> bool {
+        self.head().zeroed.load(Ordering::Relaxed)
+    }
+
+    /// Who owns the span.
+    #[inline(always)]
+    pub fn ownership<'a>(self) -> &'a Ownership<Span> {
+        &self.head().ownership
+    }
+
+    /// Where the span's token waits if it found no folder.
+    #[inline]
+    pub fn stranded<'a>(self) -> &'a Stranded {
+        &self.shared().stranded
+    }
+
+    /// Makes a descriptor from the pool the span of `run`, all slots free, at [`Place::Current`].
+    ///
+    /// # Safety
+    /// The caller took the descriptor from the pool for `words` words, and owns the run, which has
+    /// room for `slots` slots of the class.
+    pub unsafe fn cut(self, class: u8, facts: &Class, slots: usize, run: Run) {
+        let head = self.head();
+        head.base.store(run.address, Ordering::Relaxed);
+        head.pages.store(run.pages as u32, Ordering::Relaxed);
+        head.used.store(0, Ordering::Relaxed);
+        head.notify.store(0, Ordering::Relaxed);
+        head.slots.store(slots as u16, Ordering::Relaxed);
+        head.fresh.store(0, Ordering::Relaxed);
+        head.class.store(class, Ordering::Relaxed);
+        let words = slots.div_ceil(64);
+        head.words.store(words as u8, Ordering::Relaxed);
+        let shared = self.shared();
+        shared.magic.store(facts.magic, Ordering::Relaxed);
+        shared.bytes.store(facts.bytes, Ordering::Relaxed);
+        head.zeroed.store(run.zeroed, Ordering::Relaxed);
+        for word in 0..words {
+            let left = slots - word * 64;
+            let bits = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
+            self.free_word(word).store(bits, Ordering::Relaxed);
+        }
+        self.set_place(Place::Current);
+    }
+
+    /// Makes a descriptor from the pool the span of one large object.
+    ///
+    /// # Safety
+    /// The caller took the descriptor from the pool and owns the run.
+    pub unsafe fn cut_large(self, run: Run) {
+        let head = self.head();
+        head.base.store(run.address, Ordering::Relaxed);
+        head.used.store(1, Ordering::Relaxed);
+        head.notify.store(0, Ordering::Relaxed);
+        head.slots.store(1, Ordering::Relaxed);
+        head.fresh.store(0, Ordering::Relaxed);
+        head.class.store(LARGE, Ordering::Relaxed);
+        head.words.store(1, Ordering::Relaxed);
+        head.zeroed.store(run.zeroed, Ordering::Relaxed);
+        self.resize_large(run.pages);
+        self.set_place(Place::Large);
+    }
+
+    /// Changes the number of pages of a large object. For the object's owner only.
+    pub fn resize_large(self, pages: usize) {
+        let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
+        self.shared().bytes.store(bytes, Ordering::Relaxed);
+        self.head().pages.store(pages as u32, Ordering::Relaxed);
+    }
+
+    /// Whether this was a live large object; it no longer is.
+    pub fn end_large(self) -> bool {
+        // Relaxed: the exchange alone decides which of two racing frees is the second.
+        self.class() == LARGE && self.head().used.swap(0, Ordering::Relaxed) == 1
+    }
+
+    /// The slot that `address` lies in. The address is inside the span.
+    #[inline(always)]
+    pub fn slot_of(self, address: usize) -> usize {
+        let magic = self.shared().magic.load(Ordering::Relaxed);
+        ((self.offset_of(address) as u64 * u64::from(magic)) >> 32) as usize
+    }
+
+    /// Bytes from the start of the span to `address`, which is inside it.
+    #[inline(always)]
+    pub fn offset_of(self, address: usize) -> usize {
+        address.wrapping_sub(self.base())
+    }
+
+    /// Address of a slot.
+    #[inline(always)]
+    pub fn address_of(self, slot: usize) -> usize {
+        self.base() + slot * self.bytes()
+    }
+
+    /// Takes up to `want` free slots, lowest first, and writes their addresses to the front of
+    /// `out`, the lowest last.
+    ///
+    /// # Safety
+    /// The caller is the holder; `out` has room for `want`.
+    #[inline]
+    pub unsafe fn take(self, out: *mut *mut u8, want: usize) -> Taken {
+        let head = self.head();
+        let used = self.used();
+        let count = want.min(self.slots() - used);
+        let (base, bytes) = (self.base(), self.bytes());
+        let (mut left, mut word) = (count, 0);
+        let (mut first, mut last) = (usize::MAX, 0);
+        while left > 0 {
+            let mut bits = self.free_word(word).load(Ordering::Relaxed);
+            if bits == 0 {
+                word += 1;
+                continue;
+            }
+            first = first.min(word * 64 + bits.trailing_zeros() as usize);
+            while bits != 0 && left > 0 {
+                last = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                left -= 1;
+                let address = base + last * bytes;
+                // SAFETY: left < count <= want, which `out` has room for (contract).
+                unsafe { out.add(left).write(ptr::with_exposed_provenance_mut(address)) };
+            }
+            self.free_word(word).store(bits, Ordering::Relaxed);
+            word += 1;
+        }
+        head.used.store((used + count) as u16, Ordering::Relaxed);
+        let fresh: usize = head.fresh.load(Ordering::Relaxed).into();
+        head.fresh.store(fresh.max(last + 1) as u16, Ordering::Relaxed);
+        Taken { count, zeroed: first >= fresh && self.zeroed() }
+    }
+
+    /// Gives a slot back.
+    ///
+    /// # Safety
+    /// The caller is the holder and nobody uses the slot.
+    #[inline(always)]
+    pub unsafe fn put(self, slot: usize) -> Put {
+        let head = self.head();
+        let word = self.free_word(slot / 64);
+        let mask = 1 << (slot % 64);
+        let bits = word.load(Ordering::Relaxed);
+        if bits & mask != 0 {
+            return Put::Twice;
+        }
+        word.store(bits | mask, Ordering::Relaxed);
+        let used = head.used.load(Ordering::Relaxed).wrapping_sub(1);
+        head.used.store(used, Ordering::Relaxed);
+        if used <= head.notify.load(Ordering::Relaxed) { Put::Notify } else { Put::Done }
+    }
+}
+
+// SAFETY: the link is one field of the descriptor, which is never unmapped.
+unsafe impl Linked for Span {
+    unsafe fn link<'a>(entry: NonNull<Self>) -> &'a AtomicPtr<Self> {
+        &SpanRef(entry).shared().link
+    }
+}
+
+// SAFETY: the ownership is one field of the descriptor, which is never unmapped.
+unsafe impl Owned for Span {
+    unsafe fn ownership<'a>(span: NonNull<Self>) -> &'a Ownership<Self> {
+        SpanRef(span).ownership()
+    }
+
+    unsafe fn stranded<'a>(span: NonNull<Self>) -> &'a Stranded {
+        SpanRef(span).stranded()
+    }
+}
+
+// TEMPORARY until the pool's trait takes a pointer.
+// SAFETY: same layout.
+unsafe impl spanalloc_pages::Pooled for Span {
+    fn next(&self) -> &AtomicPtr<Self> {
+        // SAFETY: same layout.
+        unsafe { &*(&raw const self.ownership).cast() }
+    }
+}

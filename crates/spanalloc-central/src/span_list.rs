@@ -1,0 +1,83 @@
+use core::ptr::{self, NonNull};
+
+use spanalloc_sync::atomic::{AtomicPtr, Ordering};
+
+use crate::span::{Span, SpanRef};
+
+/// A doubly linked list of spans. The all-zero list is empty.
+///
+/// A span is on at most one list; only the holder of the list and of its spans uses it.
+#[derive(Debug)]
+pub struct SpanList {
+    first: AtomicPtr<Span>,
+}
+
+impl SpanList {
+    /// An empty list.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { first: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// The span put on the list last.
+    #[inline]
+    pub fn first(&self) -> Option<SpanRef> {
+        NonNull::new(self.first.load(Ordering::Relaxed)).map(of)
+    }
+
+    /// The span after `span`.
+    pub fn after(&self, span: SpanRef) -> Option<SpanRef> {
+        NonNull::new(span.shared().next.load(Ordering::Relaxed)).map(of)
+    }
+
+    /// Puts a span that is on no list at the front.
+    #[inline]
+    pub fn push(&self, span: SpanRef) {
+        let first = self.first();
+        let shared = span.shared();
+        shared.next.store(as_raw(first), Ordering::Relaxed);
+        shared.prev.store(ptr::null_mut(), Ordering::Relaxed);
+        if let Some(first) = first {
+            first.shared().prev.store(span.as_ptr().as_ptr(), Ordering::Relaxed);
+        }
+        self.first.store(span.as_ptr().as_ptr(), Ordering::Relaxed);
+    }
+
+    /// Takes a span of this list off it.
+    #[inline]
+    pub fn remove(&self, span: SpanRef) {
+        let shared = span.shared();
+        let next = NonNull::new(shared.next.load(Ordering::Relaxed)).map(of);
+        let prev = NonNull::new(shared.prev.load(Ordering::Relaxed)).map(of);
+        match prev {
+            Some(prev) => prev.shared().next.store(as_raw(next), Ordering::Relaxed),
+            None => self.first.store(as_raw(next), Ordering::Relaxed),
+        }
+        if let Some(next) = next {
+            next.shared().prev.store(as_raw(prev), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the first span off the list.
+    #[inline]
+    pub fn pop(&self) -> Option<SpanRef> {
+        let first = self.first()?;
+        self.remove(first);
+        Some(first)
+    }
+}
+
+impl Default for SpanList {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn as_raw(span: Option<SpanRef>) -> *mut Span {
+    span.map_or(ptr::null_mut(), |span| span.as_ptr().as_ptr())
+}
+
+fn of(descriptor: NonNull<Span>) -> SpanRef {
+    // SAFETY: only descriptors of spans are put on lists.
+    unsafe { SpanRef::from_descriptor(descriptor) }
+}

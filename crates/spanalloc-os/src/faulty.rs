@@ -1,0 +1,166 @@
+//! The adapter that fails when it is told to.
+
+use core::ptr::NonNull;
+
+use crate::meter::Meter;
+use crate::{OsError, OsSource, Report, Request};
+
+/// A verb of [`OsSource`] that may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verb {
+    /// None -> Reserved.
+    Reserve,
+    /// Reserved or Decommitted -> Ready.
+    Commit,
+    /// Ready -> Decommitted.
+    Decommit,
+    /// Any state -> None.
+    Release,
+}
+
+impl Verb {
+    /// Every verb, in the order in which a range goes through them.
+    pub const ALL: [Self; 4] = [Self::Reserve, Self::Commit, Self::Decommit, Self::Release];
+}
+
+/// A source whose verbs fail with [`OsError::OutOfMemory`] when they are told to, and otherwise do
+/// what the source below does. For tests; a call that fails does not reach the source below.
+#[derive(Debug)]
+pub struct Faulty<O> {
+    inner: O,
+    reserve: Plan,
+    commit: Plan,
+    decommit: Plan,
+    release: Plan,
+}
+
+/// Which calls of one verb fail: those numbered `from..until`, the first call being number 1.
+#[derive(Debug)]
+struct Plan {
+    calls: Meter,
+    failures: Meter,
+    from: Meter,
+    until: Meter,
+}
+
+impl Plan {
+    const fn new() -> Self {
+        Self {
+            calls: Meter::new(0),
+            failures: Meter::new(0),
+            from: Meter::new(0),
+            until: Meter::new(0),
+        }
+    }
+
+    /// Counts a call; an error if it is one that fails.
+    fn call(&self, bytes: usize) -> Result<(), OsError> {
+        let number = self.calls.add(1);
+        if self.from.get() <= number && number < self.until.get() {
+            self.failures.add(1);
+            return Err(OsError::OutOfMemory { bytes });
+        }
+        Ok(())
+    }
+
+    fn fail(&self, from: usize, calls: usize) {
+        let from = self.calls.get().saturating_add(from);
+        self.until.set(0);
+        self.from.set(from);
+        self.until.set(from.saturating_add(calls));
+    }
+}
+
+impl<O> Faulty<O> {
+    /// `inner`, with no fault planned.
+    pub const fn new(inner: O) -> Self {
+        Self {
+            inner,
+            reserve: Plan::new(),
+            commit: Plan::new(),
+            decommit: Plan::new(),
+            release: Plan::new(),
+        }
+    }
+
+    /// The source below.
+    pub const fn inner(&self) -> &O {
+        &self.inner
+    }
+
+    const fn plan(&self, verb: Verb) -> &Plan {
+        match verb {
+            Verb::Reserve => &self.reserve,
+            Verb::Commit => &self.commit,
+            Verb::Decommit => &self.decommit,
+            Verb::Release => &self.release,
+        }
+    }
+
+    /// The `nth` call of `verb` from now fails, only that; 1 is the next one. Replaces what was
+    /// planned for the verb.
+    pub fn fail_nth(&self, verb: Verb, nth: usize) {
+        self.plan(verb).fail(nth, 1);
+    }
+
+    /// The `nth` call of `verb` from now fails, and every call after it; 1 is the next one. Replaces
+    /// what was planned for the verb.
+    pub fn fail_from(&self, verb: Verb, nth: usize) {
+        self.plan(verb).fail(nth, usize::MAX);
+    }
+
+    /// No call fails any more, until a fault is planned again.
+    pub fn heal(&self) {
+        for verb in Verb::ALL {
+            self.plan(verb).until.set(0);
+        }
+    }
+
+    /// Calls of `verb` so far, those that failed included.
+    pub fn calls(&self, verb: Verb) -> usize {
+        self.plan(verb).calls.get()
+    }
+
+    /// Calls of `verb` that failed as planned.
+    pub fn failures(&self, verb: Verb) -> usize {
+        self.plan(verb).failures.get()
+    }
+}
+
+// SAFETY: a verb is passed on unchanged to a source that keeps the contract, or fails before
+// anything was changed.
+unsafe impl<O: OsSource> OsSource for Faulty<O> {
+    type Wait = O::Wait;
+
+    fn page_bytes(&self) -> usize {
+        self.inner.page_bytes()
+    }
+
+    fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {
+        self.reserve.call(request.bytes)?;
+        self.inner.reserve(request)
+    }
+
+    unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        self.commit.call(bytes)?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.commit(at, bytes) }
+    }
+
+    unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        self.decommit.call(bytes)?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.decommit(at, bytes) }
+    }
+
+    unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        self.release.call(bytes)?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.release(at, bytes) }
+    }
+
+    fn die(&self, report: Report) -> ! {
+        self.inner.die(report)
+    }
+}

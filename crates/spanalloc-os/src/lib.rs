@@ -1,0 +1,52 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(any(feature = "mmap", loom)), no_std)]
+
+mod arena;
+mod arena_map;
+mod counted;
+#[cfg(all(feature = "mmap", unix))]
+mod errno;
+mod error;
+mod faulty;
+mod fixed;
+mod geometry;
+#[cfg(feature = "mmap")]
+mod last_words;
+mod limited;
+mod meter;
+#[cfg(all(feature = "mmap", unix))]
+mod mmap;
+#[cfg(feature = "mmap")]
+mod portable;
+mod report;
+mod source;
+#[cfg(all(feature = "mmap", unix))]
+mod system;
+#[cfg(feature = "mmap")]
+mod wait;
+mod window;
+
+pub use arena::{ArenaRange, reserve_arena};
+pub use arena_map::ArenaMap;
+pub use counted::{Counted, SourceCounts};
+pub use error::OsError;
+pub use faulty::{Faulty, Verb};
+pub use fixed::Fixed;
+pub use geometry::{Any32, Any64, Geometry, IosArm64, Mips32, Native, Windows64};
+pub use limited::Limited;
+#[cfg(all(feature = "mmap", unix))]
+pub use mmap::Mmap;
+#[cfg(feature = "mmap")]
+pub use portable::Portable;
+/// Where there is no unix, the portable source is the best there is.
+#[cfg(all(feature = "mmap", not(unix)))]
+pub use portable::Portable as Mmap;
+pub use report::{Misuse, Report, ReportLine};
+pub use source::{OsSource, Purpose, Request};
+#[cfg(all(feature = "mmap", any(target_os = "linux", target_os = "android"), not(loom)))]
+pub use wait::Futex;
+#[cfg(feature = "mmap")]
+pub use wait::SystemWait;
+#[cfg(all(feature = "mmap", not(any(target_os = "linux", target_os = "android")), not(loom)))]
+pub use wait::YieldThread;
+pub use window::Window;

@@ -1,0 +1,143 @@
+//! The source that asks a unix system for address space first and for memory later.
+
+use core::ptr::NonNull;
+
+use spanalloc_sync::atomic::{AtomicUsize, Ordering};
+
+use crate::last_words::end_process;
+use crate::system;
+use crate::wait::SystemWait;
+use crate::{OsError, OsSource, Purpose, Report, Request};
+
+/// Anonymous private mappings of a unix system.
+///
+/// | verb       | Linux                                     | other unix                       |
+/// |------------|-------------------------------------------|----------------------------------|
+/// | `reserve`  | `mmap` without rights, trimmed to align   | the same                         |
+/// | `commit`   | `mprotect` to read and write              | the same                         |
+/// | `decommit` | `madvise(MADV_DONTNEED)`; if that is refused (locked memory), a new mapping without rights over the old | the new mapping |
+/// | `release`  | `munmap`                                  | the same                         |
+///
+/// Reserved space has no rights, so it is neither charged (`vm.overcommit_memory=2`) nor filled in
+/// (`mlockall(MCL_FUTURE)`) before it is committed. Decommitted memory on Linux keeps its rights,
+/// which is cheap and splits no mapping; the kernel hands it out again as zeroes. With
+/// `vm.overcommit_memory=2` it therefore stays charged. If a mapping was made too long in order to
+/// align it and the system refuses to trim it, the rest stays reserved and unused.
+///
+/// On Linux the mappings are called `spanalloc arena` and `spanalloc metadata` in
+/// `/proc/self/maps`, if the kernel knows names. No verb changes `errno`.
+#[derive(Debug)]
+pub struct Mmap {
+    /// The size of a page, 0 before somebody asked. Whoever finds 0 stores the same number.
+    page_bytes: AtomicUsize,
+}
+
+impl Mmap {
+    /// The system as it is.
+    pub const fn new() -> Self {
+        Self { page_bytes: AtomicUsize::new(0) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn page_bytes_slow(&self) -> usize {
+        let bytes = system::page_bytes();
+        self.page_bytes.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Maps `bytes` bytes aligned to `align`, which is more than a page, out of a larger mapping.
+    #[cold]
+    #[inline(never)]
+    fn map_aligned_slow(bytes: usize, align: usize, page: usize) -> Option<NonNull<u8>> {
+        let longer = bytes + (align - page);
+        let start = system::map(0, longer)?;
+        let head = start.addr().get().wrapping_neg() & (align - 1);
+        let tail = longer - head - bytes;
+        // SAFETY: both are whole pages of the mapping just made, which nobody uses, and what is
+        // between them is `bytes` bytes. If the system refuses, they remain ours and unused.
+        unsafe {
+            if head > 0 {
+                system::unmap(start, head);
+            }
+            let at = start.add(head);
+            if tail > 0 {
+                system::unmap(at.add(bytes), tail);
+            }
+            Some(at)
+        }
+    }
+}
+
+impl Default for Mmap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: a mapping the kernel made without MAP_FIXED overlaps no other; pages are readable and
+// writable after mprotect, and zero when first touched, after MADV_DONTNEED on Linux, and in a new
+// mapping; a call the kernel refuses leaves the mapping as it was. None allocates or unwinds.
+unsafe impl OsSource for Mmap {
+    type Wait = SystemWait;
+
+    #[inline]
+    fn page_bytes(&self) -> usize {
+        match self.page_bytes.load(Ordering::Relaxed) {
+            0 => self.page_bytes_slow(),
+            bytes => bytes,
+        }
+    }
+
+    fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {
+        let page = self.page_bytes();
+        let align = request.check(page)?;
+        let bytes = request.bytes;
+        let refused = OsError::OutOfMemory { bytes };
+        // The first answer is often aligned: after a hint, or above another arena.
+        let first = system::map(request.hint, bytes).ok_or(refused)?;
+        let at = if first.addr().get() & (align - 1) == 0 {
+            first
+        } else {
+            // SAFETY: the mapping was just made and nobody uses it. If the system will not take it
+            // back, it stays reserved and unused.
+            unsafe { system::unmap(first, bytes) };
+            Self::map_aligned_slow(bytes, align, page).ok_or(refused)?
+        };
+        let name = match request.purpose {
+            Purpose::Arena => c"spanalloc arena",
+            Purpose::Metadata => c"spanalloc metadata",
+        };
+        system::name(at, bytes, name);
+        Ok(at)
+    }
+
+    unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the pages are ours, by the caller's promise.
+        let done = unsafe { system::allow(at, bytes) };
+        if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
+            if unsafe { system::discard(at, bytes) } {
+                return Ok(());
+            }
+        }
+        // SAFETY: as above.
+        let done = unsafe { system::map_again(at, bytes) };
+        if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
+        let done = unsafe { system::unmap(at, bytes) };
+        if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    fn die(&self, report: Report) -> ! {
+        end_process(report)
+    }
+}

@@ -1,0 +1,155 @@
+use core::ptr::NonNull;
+
+use spanalloc_sync::Wait;
+
+use crate::{OsError, Report};
+
+/// What a reservation is for. A source may name or place the two differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// Pages for objects.
+    Arena,
+    /// Tables of the allocator itself, which are never released.
+    Metadata,
+}
+
+/// A wish for address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Bytes to reserve: a multiple of [`OsSource::page_bytes`].
+    pub bytes: usize,
+    /// Alignment of the first byte: a power of two.
+    pub align: usize,
+    /// Where the space would be welcome; 0 for anywhere. A source is free to ignore it.
+    pub hint: usize,
+    /// What the space is for.
+    pub purpose: Purpose,
+}
+
+impl Request {
+    /// The checks every source makes first; returns the alignment to use, which is at least
+    /// `page_bytes`, the source's own.
+    ///
+    /// # Errors
+    /// [`OsError::BadSize`] if the size is 0, no multiple of `page_bytes`, or so large that it could
+    /// not be aligned; [`OsError::BadAlign`] if the alignment is not a power of two.
+    pub const fn check(&self, page_bytes: usize) -> Result<usize, OsError> {
+        if !self.align.is_power_of_two() {
+            return Err(OsError::BadAlign { align: self.align });
+        }
+        let align = if self.align > page_bytes { self.align } else { page_bytes };
+        // No address range is longer than isize::MAX, the slack for the alignment included.
+        let too_large = match self.bytes.checked_add(align) {
+            Some(sum) => sum > isize::MAX as usize,
+            None => true,
+        };
+        if self.bytes == 0 || self.bytes & (page_bytes - 1) != 0 || too_large {
+            return Err(OsError::BadSize { bytes: self.bytes });
+        }
+        Ok(align)
+    }
+}
+
+/// A source of address space and of the memory behind it.
+///
+/// The verbs are the transitions between the states of a range of addresses:
+///
+/// | state      | addresses | memory                        | leaves it by                              |
+/// |------------|-----------|-------------------------------|-------------------------------------------|
+/// | None       | not ours  | -                             | `reserve` -> Reserved                     |
+/// | Reserved   | ours      | may not be touched            | `commit` -> Ready, `release` -> None      |
+/// | Ready      | ours      | readable and writable         | `decommit` -> Decommitted, `release` -> None |
+/// | Decommitted| ours      | may not be touched; given back| `commit` -> Ready, `release` -> None      |
+///
+/// Memory that becomes Ready reads as zero, whether it comes from Reserved or from Decommitted.
+/// Every verb takes any whole number of OS pages inside ranges that this source reserved; several
+/// reservations that happen to be neighbours may be named in one call of `commit` or `decommit`.
+///
+/// # Safety
+/// An implementor promises: `reserve` returns `bytes` bytes aligned to `align` that nobody else
+/// uses until they are released; Ready memory is readable, writable and zero when it becomes
+/// Ready; a verb that fails leaves the state as it was; no verb allocates from an allocator built
+/// on this source, panics or unwinds; [`page_bytes`](Self::page_bytes) is a power of two that never
+/// changes.
+pub unsafe trait OsSource {
+    /// How threads wait for each other on this system.
+    type Wait: Wait;
+
+    /// Bytes of one OS page, a run-time fact: 4 KB to 64 KB and more.
+    fn page_bytes(&self) -> usize;
+
+    /// None -> Reserved.
+    ///
+    /// # Errors
+    /// [`OsError::BadSize`] and [`OsError::BadAlign`] for a request that makes no sense,
+    /// [`OsError::OutOfMemory`] when the system refuses. Nothing is reserved then.
+    fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError>;
+
+    /// Reserved or Decommitted -> Ready. Committing Ready memory changes nothing.
+    ///
+    /// # Errors
+    /// [`OsError::OutOfMemory`] when the system refuses; the range stays as it was.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole OS pages that this source has reserved.
+    unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError>;
+
+    /// Ready -> Decommitted: the memory goes back to the system, its contents are lost.
+    ///
+    /// # Errors
+    /// [`OsError::Unsupported`] from a source that cannot, [`OsError::OutOfMemory`] when the system
+    /// refuses (it may need memory to split a mapping); the range is then still Ready with its
+    /// contents.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole Ready OS pages of this source, and nobody uses them.
+    unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError>;
+
+    /// Any state -> None.
+    ///
+    /// # Errors
+    /// [`OsError::OutOfMemory`] when the system refuses; [`OsError::Unsupported`] from a source
+    /// that only releases what one `reserve` returned, whole. The range then stays as it was.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` were reserved by this source, and nobody uses them any more.
+    unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError>;
+
+    /// Ends the process with the report as one line on standard error.
+    ///
+    /// Does not return, allocate or unwind. A fake source in a test may panic instead.
+    fn die(&self, report: Report) -> !;
+}
+
+// SAFETY: every verb is passed on to a source that keeps the contract.
+unsafe impl<S: OsSource + ?Sized> OsSource for &S {
+    type Wait = S::Wait;
+
+    fn page_bytes(&self) -> usize {
+        (**self).page_bytes()
+    }
+
+    fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {
+        (**self).reserve(request)
+    }
+
+    unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).commit(at, bytes) }
+    }
+
+    unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).decommit(at, bytes) }
+    }
+
+    unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).release(at, bytes) }
+    }
+
+    fn die(&self, report: Report) -> ! {
+        (**self).die(report)
+    }
+}

@@ -1,0 +1,191 @@
+//! The calls to a unix system that `Mmap` is made of, each one leaving `errno` as it was.
+//!
+//! On Linux they go to the kernel directly: another preloaded library may have its own `mmap`, which
+//! may allocate, and `write` of the C library is a cancellation point.
+
+use core::ffi::{CStr, c_int, c_void};
+use core::ptr::{self, NonNull};
+
+use crate::errno;
+
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+const NO_RESERVE: c_int = libc::MAP_NORESERVE;
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+const NO_RESERVE: c_int = 0;
+
+/// Flags of every mapping made here: private, of no file, and charged to nobody until it is used.
+const FLAGS: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
+
+#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(target_arch = "s390x"))))]
+use libc::{madvise, mmap, mprotect, munmap, write};
+
+/// The kernel's own calls, in the form of the C library's functions of the same names.
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(target_arch = "s390x")))]
+mod raw {
+    use super::{c_int, c_void};
+
+    /// With 32-bit words the offset of the call is in units of 4 KB; it is 0 here.
+    #[cfg(target_pointer_width = "32")]
+    const MMAP: libc::c_long = libc::SYS_mmap2;
+    #[cfg(not(target_pointer_width = "32"))]
+    const MMAP: libc::c_long = libc::SYS_mmap;
+
+    /// # Safety
+    /// As `mmap`.
+    pub(super) unsafe fn mmap(
+        at: *mut c_void,
+        bytes: usize,
+        protection: c_int,
+        flags: c_int,
+        file: c_int,
+        _offset: libc::off_t,
+    ) -> *mut c_void {
+        // SAFETY: the caller's promise; every argument is a whole register.
+        let result = unsafe {
+            libc::syscall(
+                MMAP,
+                at,
+                bytes,
+                protection as libc::c_long,
+                flags as libc::c_long,
+                file as libc::c_long,
+                0 as libc::c_long,
+            )
+        };
+        core::ptr::with_exposed_provenance_mut(result as usize)
+    }
+
+    /// # Safety
+    /// As `munmap`.
+    pub(super) unsafe fn munmap(at: *mut c_void, bytes: usize) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { libc::syscall(libc::SYS_munmap, at, bytes) as c_int }
+    }
+
+    /// # Safety
+    /// As `mprotect`.
+    pub(super) unsafe fn mprotect(at: *mut c_void, bytes: usize, protection: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { libc::syscall(libc::SYS_mprotect, at, bytes, protection as libc::c_long) as c_int }
+    }
+
+    /// # Safety
+    /// As `madvise`.
+    pub(super) unsafe fn madvise(at: *mut c_void, bytes: usize, advice: c_int) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { libc::syscall(libc::SYS_madvise, at, bytes, advice as libc::c_long) as c_int }
+    }
+
+    /// # Safety
+    /// As `write`.
+    pub(super) unsafe fn write(file: c_int, bytes: *const c_void, len: usize) -> isize {
+        // SAFETY: the caller's promise.
+        unsafe { libc::syscall(libc::SYS_write, file as libc::c_long, bytes, len) as isize }
+    }
+}
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(target_arch = "s390x")))]
+use raw::{madvise, mmap, mprotect, munmap, write};
+
+/// Bytes of a page; 4096 if the system does not say.
+pub(crate) fn page_bytes() -> usize {
+    // SAFETY: asks for a number.
+    let bytes = errno::keep(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) });
+    match usize::try_from(bytes) {
+        Ok(bytes) if bytes.is_power_of_two() => bytes,
+        _ => 4096,
+    }
+}
+
+/// Maps `bytes` bytes that may not be touched, at `hint` if the system likes that.
+pub(crate) fn map(hint: usize, bytes: usize) -> Option<NonNull<u8>> {
+    // SAFETY: without MAP_FIXED a new mapping replaces no other.
+    let at = errno::keep(|| unsafe {
+        mmap(ptr::without_provenance_mut(hint), bytes, libc::PROT_NONE, FLAGS, -1, 0)
+    });
+    if at == libc::MAP_FAILED { None } else { NonNull::new(at.cast()) }
+}
+
+/// Replaces mappings of ours by one that may not be touched and has no memory.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours, and nobody uses them.
+pub(crate) unsafe fn map_again(at: NonNull<u8>, bytes: usize) -> bool {
+    let flags = FLAGS | libc::MAP_FIXED;
+    // SAFETY: MAP_FIXED only replaces pages that are ours and unused, by the caller's promise.
+    let result =
+        errno::keep(|| unsafe { mmap(at.as_ptr().cast(), bytes, libc::PROT_NONE, flags, -1, 0) });
+    result != libc::MAP_FAILED
+}
+
+/// Makes mapped pages readable and writable.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours.
+pub(crate) unsafe fn allow(at: NonNull<u8>, bytes: usize) -> bool {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: more rights on pages of ours take nothing from anybody.
+    errno::keep(|| unsafe { mprotect(at.as_ptr().cast(), bytes, protection) == 0 })
+}
+
+/// Gives the memory behind mapped pages back; on Linux they read as zero from then on, which POSIX
+/// does not promise of the same call (`man 2 madvise`, MADV_DONTNEED).
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours, and nobody uses them.
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
+pub(crate) unsafe fn discard(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the contents are the caller's to lose.
+    errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })
+}
+
+/// Unmaps pages.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours, and nobody uses them.
+pub(crate) unsafe fn unmap(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the pages are ours and unused.
+    errno::keep(|| unsafe { munmap(at.as_ptr().cast(), bytes) == 0 })
+}
+
+/// Gives a mapping the name that `/proc/self/maps` shows, on kernels that know names.
+#[cfg(target_os = "linux")]
+pub(crate) fn name(at: NonNull<u8>, bytes: usize, name: &CStr) {
+    // SAFETY: sets the name of our own mapping; the kernel copies the text.
+    errno::keep(|| unsafe {
+        libc::syscall(
+            libc::SYS_prctl,
+            libc::PR_SET_VMA as libc::c_long,
+            libc::PR_SET_VMA_ANON_NAME as libc::c_long,
+            at.as_ptr(),
+            bytes,
+            name.as_ptr(),
+        )
+    });
+}
+
+/// Mappings have no names here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn name(_at: NonNull<u8>, _bytes: usize, _name: &CStr) {}
+
+/// Writes `text` to standard error as far as that is possible. A closed pipe there does not end the
+/// process with SIGPIPE: its end is to be the abort that follows.
+pub(crate) fn write_error(text: &[u8]) {
+    // SAFETY: an all-zero set is a valid place for a set, and the calls fill it in before it is
+    // used; blocking a signal in this thread is undone by the end of the process.
+    unsafe {
+        let mut pipe: libc::sigset_t = core::mem::zeroed();
+        libc::sigemptyset(&mut pipe);
+        libc::sigaddset(&mut pipe, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &pipe, ptr::null_mut());
+    }
+    let mut rest = text;
+    while !rest.is_empty() {
+        // SAFETY: `rest` is readable.
+        let written = unsafe { write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
+        match usize::try_from(written) {
+            Ok(written) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
+            Err(_) if errno::get() == libc::EINTR => {}
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+
+use spanalloc_os::{ArenaMap, Geometry, Native, OsSource, Report};
+use spanalloc_sync::atomic::Ordering;
+use spanalloc_sync::{Lock, rank};
+
+use crate::chunk::segments;
+use crate::held::{Held, State, address_of, page_of};
+use crate::metadata::Metadata;
+use crate::page_cache::PageCache;
+use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
+use crate::slot::Slot;
+
+/// A heap of pages over a source of address space.
+///
+/// Pages are handed out first fit in the order of their addresses. What is known of each page are
+/// bits in the chunk it lies in, so neighbouring free runs are one run by construction; a tree of
+/// summaries over the chunks finds the first fit in a number of steps that depends on the number of
+/// address bits, not on the number of free runs.
+///
+/// `O` is where address space comes from, `G` how it is cut into arenas. A heap is meant to be a
+/// `static`, or to be borrowed by what is built on it: it never gives address space back, and a
+/// heap that is dropped leaves everything to its source.
+///
+/// Who guards what: `arenas` may be read by anybody and is published to under `state`'s lock; the
+/// chunks behind it and the tree belong to that lock too; `metadata` has a lock of its own, of a
+/// higher rank.
+#[derive(Debug)]
+pub struct PageHeap<O: OsSource, G: Geometry = Native> {
+    os: O,
+    pub(crate) arenas: ArenaMap<G, Slot<G>>,
+    pub(crate) metadata: Metadata<O::Wait>,
+    state: Lock<State<G>, O::Wait, { rank::HEAP }>,
+}
+
+impl<O: OsSource, G: Geometry> PageHeap<O, G> {
+    /// The most pages that one run can have.
+    const MOST_PAGES: u64 = 1 << (G::ADDRESS_BITS - PAGE_SHIFT);
+
+    /// A heap that has reserved nothing yet.
+    pub const fn new(os: O) -> Self {
+        Self {
+            os,
+            arenas: ArenaMap::new(),
+            metadata: Metadata::new(),
+            state: Lock::new(State::new()),
+        }
+    }
+
+    /// The source of address space.
+    #[inline]
+    pub fn os(&self) -> &O {
+        &self.os
+    }
+
+    /// Takes the heap's lock.
+    #[inline]
+    pub(crate) fn hold(&self) -> Held<'_, O, G> {
+        Held { heap: self, state: self.state.lock() }
+    }
+
+    /// Takes a run from the heap itself.
+    pub(crate) fn alloc_run(&self, pages: usize, align_pages: usize) -> Option<Run> {
+        let most = Self::MOST_PAGES;
+        if pages == 0
+            || !align_pages.is_power_of_two()
+            || pages as u64 > most
+            || align_pages as u64 > most
+        {
+            return None;
+        }
+        self.hold().alloc(pages, align_pages)
+    }
+}
+
+// SAFETY: runs are marked taken under the lock before they are returned, and committed before that;
+// a page has its zero bit only between becoming Ready (zero by the source's contract) and being
+// handed out, so `zeroed` is true; entries of the span map are found for exactly the arenas that
+// were published, and are null until they are set; metadata comes zeroed from the source and is
+// handed out once. Nothing here panics or allocates from above.
+unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
+    type Wait = O::Wait;
+
+    fn alloc(&self, pages: usize, align_pages: usize) -> Option<Run> {
+        self.alloc_run(pages, align_pages)
+    }
+
+    #[inline]
+    unsafe fn alloc_cached(&self, cache: &PageCache, pages: usize) -> Option<Run> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.take_cached(cache, pages) }
+    }
+
+    unsafe fn free(&self, address: usize, pages: usize) -> Result<(), PageError> {
+        self.hold().free(address, pages)
+    }
+
+    #[inline]
+    unsafe fn free_cached(
+        &self,
+        cache: &PageCache,
+        address: usize,
+        pages: usize,
+    ) -> Result<(), PageError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.give_cached(cache, address, pages) }
+    }
+
+    unsafe fn flush(&self, cache: &PageCache) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.flush_cached(cache) }
+    }
+
+    unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run> {
+        let next = address.checked_add(pages.checked_mul(PAGE_BYTES)?)?;
+        if more == 0 || more as u64 > Self::MOST_PAGES || next % PAGE_BYTES != 0 {
+            return None;
+        }
+        let mut held = self.hold();
+        if !held.all_free(page_of(next), more) {
+            return None;
+        }
+        held.take(page_of(next), more)
+    }
+
+    unsafe fn set_span(&self, address: usize, pages: usize, span: *mut ()) {
+        for segment in segments(page_of(address), pages as u64) {
+            let page = (segment.chunk << crate::bitmap::CHUNK_PAGE_BITS) + segment.from as u64;
+            let at = address_of(page);
+            let slot = self.arenas.get(at);
+            if !slot.is_null() {
+                // SAFETY: published slots are whole and never given back; a chunk lies in one slot.
+                unsafe { Slot::set_entries(slot, at, segment.count, span) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn span_of(&self, address: usize) -> *mut () {
+        let slot = self.arenas.get(address);
+        if slot.is_null() {
+            return ptr::null_mut();
+        }
+        // SAFETY: published slots are whole and never given back.
+        let entry = unsafe { Slot::entry(slot, address) };
+        // Acquire pairs with the Release store in `Slot::set_entries`.
+        entry.load(Ordering::Acquire)
+    }
+
+    fn metadata(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.metadata.alloc(&self.os, layout)
+    }
+
+    fn stats(&self) -> PageStats {
+        let held = self.hold();
+        let state = &held.state;
+        let metadata = self.metadata.stats();
+        PageStats {
+            arenas: state.slots,
+            reserved: state.total << PAGE_SHIFT,
+            committed: state.ready << PAGE_SHIFT,
+            pages_in_use: state.total - state.free,
+            pages_free: state.free,
+            metadata_reserved: metadata.reserved + self.arenas.reserved_bytes(),
+            metadata_committed: metadata.committed + self.arenas.committed_bytes(),
+            metadata_in_use: metadata.in_use,
+        }
+    }
+
+    fn die(&self, report: Report) -> ! {
+        self.os.die(report)
+    }
+}

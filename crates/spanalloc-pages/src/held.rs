@@ -1,0 +1,319 @@
+use spanalloc_os::{Geometry, OsSource};
+use spanalloc_sync::{LockGuard, rank};
+
+use crate::bitmap::{CHUNK_PAGE_BITS, CHUNK_PAGES};
+use crate::chunk::{Chunk, Segment, segments};
+use crate::heap::PageHeap;
+use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, Run};
+use crate::slot::{CHUNK_SHIFT, Slot};
+use crate::summary::Summary;
+use crate::tree::{Fit, Tree};
+
+/// Pages that are committed together: 2 MB.
+const COMMIT_PAGES: u64 = 256;
+
+/// What the heap's lock guards, besides the chunks in the arena slots.
+#[derive(Debug)]
+pub(crate) struct State<G> {
+    pub(crate) tree: Tree<G>,
+    /// Pages of this heap.
+    pub(crate) total: usize,
+    /// Pages that are free.
+    pub(crate) free: usize,
+    /// Pages whose memory is Ready.
+    pub(crate) ready: usize,
+    /// Arena slots that have a span map.
+    pub(crate) slots: usize,
+    /// Where the next reservation would be welcome: behind the last one.
+    pub(crate) reserve_hint: usize,
+    /// First byte and length of a range that was reserved, but could be neither entered nor
+    /// released; length 0 for none.
+    pub(crate) spare: (usize, usize),
+    /// No chunk of this index or above has a free page that is dirty.
+    pub(crate) clean_from: u64,
+}
+
+// SAFETY: the tree's nodes are this heap's alone, on whatever thread.
+unsafe impl<G> Send for State<G> {}
+
+impl<G: Geometry> State<G> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            tree: Tree::new(),
+            total: 0,
+            free: 0,
+            ready: 0,
+            slots: 0,
+            reserve_hint: 0,
+            spare: (0, 0),
+            clean_from: 0,
+        }
+    }
+}
+
+/// The heap, with its lock held.
+pub(crate) struct Held<'a, O: OsSource, G: Geometry> {
+    pub(crate) heap: &'a PageHeap<O, G>,
+    pub(crate) state: LockGuard<'a, State<G>, O::Wait, { rank::HEAP }>,
+}
+
+/// The page number of the page that `address` lies in.
+#[inline]
+pub(crate) fn page_of(address: usize) -> u64 {
+    address as u64 >> PAGE_SHIFT
+}
+
+/// The address of a page of an arena.
+#[inline]
+pub(crate) fn address_of(page: u64) -> usize {
+    (page << PAGE_SHIFT) as usize
+}
+
+impl<O: OsSource, G: Geometry> Held<'_, O, G> {
+    /// What is known of the chunk of this index; None if no arena slot is there.
+    #[inline]
+    pub(crate) fn chunk(&mut self, index: u64) -> Option<&mut Chunk> {
+        let address = usize::try_from(index << CHUNK_SHIFT).ok()?;
+        let slot = self.heap.arenas.get(address);
+        if slot.is_null() {
+            return None;
+        }
+        // SAFETY: the map holds slots that are never given back; chunks are guarded by the lock,
+        // and the borrow of the guard lets one reference to one of them live at a time.
+        Some(unsafe { &mut *Slot::<G>::chunk(slot, address) })
+    }
+
+    /// Writes the summary of a chunk of a run that ends in chunk `last`.
+    #[inline]
+    pub(crate) fn summarise(&mut self, index: u64, alone: bool, last: u64) {
+        let Some(chunk) = self.chunk(index) else { return };
+        let (leaf, summary) = (chunk.leaf, Summary::of_chunk(&chunk.free));
+        if leaf.is_null() {
+            return;
+        }
+        // SAFETY: a chunk that has a leaf got it from the tree's `insert`. Runs are walked in the
+        // order of their addresses, up to the last chunk, with the lock held.
+        unsafe {
+            if alone {
+                self.state.tree.set(leaf, index, summary);
+            } else {
+                self.state.tree.set_up_to(leaf, index, last, summary);
+            }
+        }
+    }
+
+    /// Calls `change` for the chunks of a run, lowest first, and updates the tree.
+    #[inline]
+    pub(crate) fn change(
+        &mut self,
+        page: u64,
+        pages: usize,
+        mut change: impl FnMut(&mut Chunk, Segment),
+    ) {
+        if pages == 0 {
+            return;
+        }
+        let first = page >> CHUNK_PAGE_BITS;
+        let last = (page + pages as u64 - 1) >> CHUNK_PAGE_BITS;
+        for segment in segments(page, pages as u64) {
+            if let Some(chunk) = self.chunk(segment.chunk) {
+                change(chunk, segment);
+            }
+            self.summarise(segment.chunk, first == last, last);
+        }
+    }
+
+    /// The lowest run of `pages` free pages.
+    #[inline]
+    pub(crate) fn find(&mut self, pages: usize) -> Option<u64> {
+        // The lowest chunk with a free page often has the run, and then no lower one exists.
+        let hint = self.state.tree.hint();
+        if pages <= CHUNK_PAGES {
+            if let Some(chunk) = self.chunk(hint) {
+                if let Some(at) = chunk.free.find(pages) {
+                    return Some((hint << CHUNK_PAGE_BITS) + at as u64);
+                }
+            }
+        }
+        match self.state.tree.first_fit(pages as u64)? {
+            Fit::Page(page) => Some(page),
+            Fit::Chunk(index) => {
+                let at = self.chunk(index)?.free.find(pages)?;
+                Some((index << CHUNK_PAGE_BITS) + at as u64)
+            }
+        }
+    }
+
+    /// As [`find`](Self::find); reserves address space if there is no such run.
+    #[inline]
+    pub(crate) fn find_or_grow(&mut self, pages: usize) -> Option<u64> {
+        match self.find(pages) {
+            Some(page) => Some(page),
+            None => self.grow_slow(pages),
+        }
+    }
+
+    /// Takes `pages` pages of which the first is a multiple of `align`.
+    pub(crate) fn alloc(&mut self, pages: usize, align: usize) -> Option<Run> {
+        // A run that much longer has an aligned part that is long enough; the rest stays free.
+        let around = pages.checked_add(align - 1)?;
+        let found = self.find_or_grow(around)?;
+        let page = found.checked_next_multiple_of(align as u64)?;
+        self.take(page, pages)
+    }
+
+    /// Makes free pages Ready and takes them. None if the memory was refused; the pages are still
+    /// free then.
+    pub(crate) fn take(&mut self, page: u64, pages: usize) -> Option<Run> {
+        if !self.commit(page, pages) {
+            return None;
+        }
+        let mut zeroed = true;
+        self.change(page, pages, |chunk, segment| {
+            zeroed &= chunk.zero.all(segment.from, segment.count);
+            chunk.free.clear(segment.from, segment.count);
+            chunk.zero.clear(segment.from, segment.count);
+        });
+        self.state.free -= pages;
+        Some(Run { address: address_of(page), pages, zeroed })
+    }
+
+    /// Whether every page of a run is free.
+    pub(crate) fn all_free(&mut self, page: u64, pages: usize) -> bool {
+        segments(page, pages as u64).all(|segment| {
+            self.chunk(segment.chunk)
+                .is_some_and(|chunk| chunk.free.all(segment.from, segment.count))
+        })
+    }
+
+    /// Gives pages back, dirty.
+    pub(crate) fn free(&mut self, address: usize, pages: usize) -> Result<(), PageError> {
+        let foreign = PageError::NotOurs { address };
+        let end = pages.checked_mul(PAGE_BYTES).and_then(|bytes| address.checked_add(bytes));
+        if address % PAGE_BYTES != 0 || end.is_none() {
+            return Err(foreign);
+        }
+        let page = page_of(address);
+        for segment in segments(page, pages as u64) {
+            let chunk = self.chunk(segment.chunk).ok_or(foreign)?;
+            if !chunk.ours.all(segment.from, segment.count) {
+                return Err(foreign);
+            }
+            if chunk.free.any(segment.from, segment.count) {
+                return Err(PageError::AlreadyFree { address, pages });
+            }
+        }
+        self.change(page, pages, |chunk, segment| chunk.free.set(segment.from, segment.count));
+        self.state.free += pages;
+        self.note_dirty(page, pages);
+        Ok(())
+    }
+
+    /// Remembers that some of these free pages may be dirty.
+    #[inline]
+    pub(crate) fn note_dirty(&mut self, page: u64, pages: usize) {
+        let end = page + pages as u64;
+        let chunk_end = end.div_ceil(CHUNK_PAGES as u64);
+        self.state.clean_from = self.state.clean_from.max(chunk_end);
+    }
+
+    /// Gives pages of one aligned block of 64 back: the ones of `mask`, of which the ones of `zero`
+    /// are known to be zero. Pages that are free already stay as they are.
+    pub(crate) fn give_block(&mut self, base: usize, mask: u64, zero: u64) {
+        let page = page_of(base);
+        let word = (page as usize % CHUNK_PAGES) / 64;
+        let index = page >> CHUNK_PAGE_BITS;
+        let Some(chunk) = self.chunk(index) else { return };
+        let mask = mask & chunk.ours.word(word) & !chunk.free.word(word);
+        chunk.free.set_word(word, mask);
+        chunk.zero.set_word(word, mask & zero);
+        self.state.free += mask.count_ones() as usize;
+        self.summarise(index, true, index);
+        self.note_dirty(page, 64);
+    }
+
+    /// Takes every free page of the aligned block of 64 that `page` lies in, Ready. Returns the
+    /// pages taken, the ones of them known to be zero and the ones of the block that are ours, as
+    /// bits; None if the memory was refused.
+    pub(crate) fn take_block(&mut self, page: u64) -> Option<(u64, u64, u64)> {
+        let base = page & !63;
+        let index = base >> CHUNK_PAGE_BITS;
+        let word = (base as usize % CHUNK_PAGES) / 64;
+        let free = self.chunk(index)?.free.word(word);
+        let first = free.trailing_zeros();
+        let last = 63_u32.checked_sub(free.leading_zeros())?;
+        if !self.commit(base + u64::from(first), (last - first + 1) as usize) {
+            return None;
+        }
+        let chunk = self.chunk(index)?;
+        let zero = chunk.zero.word(word) & free;
+        let ours = chunk.ours.word(word);
+        chunk.free.clear_word(word, free);
+        chunk.zero.clear_word(word, free);
+        self.state.free -= free.count_ones() as usize;
+        self.summarise(index, true, index);
+        Some((free, zero, ours))
+    }
+
+    /// Makes the pages of a run Ready, as far as they are not.
+    #[inline]
+    fn commit(&mut self, page: u64, pages: usize) -> bool {
+        let ready = segments(page, pages as u64).all(|segment| {
+            self.chunk(segment.chunk).is_some_and(|chunk| {
+                let others = chunk.ours.without(&chunk.ready);
+                !others.any(segment.from, segment.count)
+            })
+        });
+        ready || self.commit_slow(page, pages)
+    }
+
+    /// Commits all of the 2 MB steps that a run touches, as far as they are ours and not Ready; if
+    /// that is refused, only the OS pages it touches.
+    #[cold]
+    #[inline(never)]
+    fn commit_slow(&mut self, page: u64, pages: usize) -> bool {
+        let os_page = (self.heap.os().page_bytes() as u64 >> PAGE_SHIFT).max(1);
+        let end = page + pages as u64;
+        [COMMIT_PAGES.max(os_page), os_page].into_iter().any(|step| {
+            self.commit_range(page & !(step - 1), end.next_multiple_of(step))
+        })
+    }
+
+    /// Commits every page of `low .. high` that is ours and not Ready.
+    fn commit_range(&mut self, low: u64, high: u64) -> bool {
+        let mut at = low;
+        while let Some(from) = self.next_to_commit(at, high, true) {
+            let to = self.next_to_commit(from, high, false).unwrap_or(high);
+            let pages = (to - from) as usize;
+            let memory = core::ptr::with_exposed_provenance_mut(address_of(from));
+            let Some(memory) = core::ptr::NonNull::new(memory) else { return false };
+            // SAFETY: the pages are ours, so they lie in ranges that this source reserved, whose
+            // provenance is exposed. Pages become ours, Ready and Decommitted by whole OS pages.
+            if unsafe { self.heap.os().commit(memory, pages << PAGE_SHIFT) }.is_err() {
+                return false;
+            }
+            for segment in segments(from, to - from) {
+                if let Some(chunk) = self.chunk(segment.chunk) {
+                    chunk.ready.set(segment.from, segment.count);
+                }
+            }
+            self.state.ready += pages;
+            at = to;
+        }
+        true
+    }
+
+    /// The first page of `at .. high` that is ours and not Ready, or, for false, the first that is
+    /// not.
+    fn next_to_commit(&mut self, at: u64, high: u64, wanted: bool) -> Option<u64> {
+        segments(at, high.saturating_sub(at)).find_map(|segment| {
+            let bits = match self.chunk(segment.chunk) {
+                Some(chunk) => chunk.ours.without(&chunk.ready),
+                None => crate::bitmap::Bits::default(),
+            };
+            let hit = bits.next(segment.from, wanted)?;
+            (hit < segment.from + segment.count)
+                .then_some((segment.chunk << CHUNK_PAGE_BITS) + hit as u64)
+        })
+    }
+}

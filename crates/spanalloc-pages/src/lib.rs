@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+
+mod bitmap;
+mod chunk;
+mod grow;
+mod heap;
+mod held;
+mod metadata;
+mod page_cache;
+mod pages;
+mod pool;
+mod release;
+mod slot;
+mod summary;
+mod tree;
+
+pub use heap::PageHeap;
+pub use page_cache::PageCache;
+pub use pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
+pub use pool::{Pool, Pooled};

@@ -1,0 +1,214 @@
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use spanalloc_os::Report;
+use spanalloc_sync::Wait;
+use thiserror::Error;
+
+use crate::PageCache;
+
+/// log2 of [`PAGE_BYTES`].
+pub const PAGE_SHIFT: u32 = 13;
+/// Bytes of a page, the unit the heap hands out (as in the Go runtime; not the OS page).
+pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;
+
+/// Whole pages that were handed out together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Address of the first byte; its provenance is exposed.
+    pub address: usize,
+    /// How many pages.
+    pub pages: usize,
+    /// Whether every byte is known to be zero.
+    pub zeroed: bool,
+}
+
+/// Why pages could not be taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PageError {
+    /// Some page of the run lies in no arena of this heap, or the address is not a page's.
+    #[error("{address:#x} is not a page of this heap")]
+    NotOurs {
+        /// The address given.
+        address: usize,
+    },
+    /// Some page of the run is free already. Nothing was changed.
+    #[error("a page of the {pages} from {address:#x} is free already")]
+    AlreadyFree {
+        /// First address of the run given.
+        address: usize,
+        /// Pages of the run given.
+        pages: usize,
+    },
+}
+
+/// What a page heap holds, in bytes unless named otherwise. Exact while no other thread is inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PageStats {
+    /// Arena slots that have a span map.
+    pub arenas: usize,
+    /// Address space reserved for pages.
+    pub reserved: usize,
+    /// Part of `reserved` that is Ready.
+    pub committed: usize,
+    /// Pages handed out, those in page caches included.
+    pub pages_in_use: usize,
+    /// Pages free in the heap.
+    pub pages_free: usize,
+    /// Address space reserved for metadata, the arena map included.
+    pub metadata_reserved: usize,
+    /// Part of `metadata_reserved` that is Ready.
+    pub metadata_committed: usize,
+    /// Bytes of metadata handed out.
+    pub metadata_in_use: usize,
+}
+
+/// A heap of pages as the layers above see it.
+///
+/// # Safety
+/// An implementor promises: a run handed out is Ready memory that belongs to the caller alone until
+/// it is freed; `zeroed` is never claimed wrongly; `span_of` returns for each page what `set_span`
+/// last said of it and null for every other address, whatever its bits; metadata is zero when it
+/// is handed out, and stays readable and writable for ever; nothing unwinds or allocates from an
+/// allocator built on this heap.
+pub unsafe trait Pages {
+    /// How threads wait for each other.
+    type Wait: Wait;
+
+    /// Takes `pages` pages whose address is a multiple of `align_pages` pages (a power of two;
+    /// 1 for any). None if the system has no more, or `pages` is 0 or absurd.
+    fn alloc(&self, pages: usize, align_pages: usize) -> Option<Run>;
+
+    /// As `alloc(pages, 1)`, but from `cache` where that is possible, without the heap's lock.
+    ///
+    /// # Safety
+    /// No other thread is using `cache`, and `cache` is only used with this heap.
+    unsafe fn alloc_cached(&self, cache: &PageCache, pages: usize) -> Option<Run>;
+
+    /// Gives pages back. Any pages that were handed out may be freed together or apart.
+    ///
+    /// # Errors
+    /// [`PageError`] if some page is not handed out; nothing is changed then.
+    ///
+    /// # Safety
+    /// Nobody uses these pages any more, and their `set_span` entries are null.
+    unsafe fn free(&self, address: usize, pages: usize) -> Result<(), PageError>;
+
+    /// As [`free`](Self::free), but into `cache` if the pages lie in its window.
+    ///
+    /// # Errors
+    /// As [`free`](Self::free).
+    ///
+    /// # Safety
+    /// As [`free`](Self::free) and [`alloc_cached`](Self::alloc_cached).
+    unsafe fn free_cached(
+        &self,
+        cache: &PageCache,
+        address: usize,
+        pages: usize,
+    ) -> Result<(), PageError>;
+
+    /// Gives every page of `cache` back to the heap.
+    ///
+    /// # Safety
+    /// As [`alloc_cached`](Self::alloc_cached).
+    unsafe fn flush(&self, cache: &PageCache);
+
+    /// Takes the `more` pages that follow the run of `pages` at `address`, if all of them are free.
+    /// Returns the new pages as a run.
+    ///
+    /// # Safety
+    /// The run was handed out by this heap.
+    unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run>;
+
+    /// Makes `span` (may be null) the span-map entry of every page of a run.
+    ///
+    /// # Safety
+    /// The pages are handed out and no other thread sets their entries. Whoever reads entries
+    /// agrees with whoever sets them on what they point to.
+    unsafe fn set_span(&self, address: usize, pages: usize, span: *mut ());
+
+    /// The span-map entry of the page that `address` lies in; null for any address, valid or not,
+    /// of which nothing was set. Takes no lock.
+    fn span_of(&self, address: usize) -> *mut ();
+
+    /// Zeroed memory for the allocator's own tables, which is never given back.
+    fn metadata(&self, layout: Layout) -> Option<NonNull<u8>>;
+
+    /// What the heap holds.
+    fn stats(&self) -> PageStats;
+
+    /// Ends the process with `report`.
+    fn die(&self, report: Report) -> !;
+}
+
+// SAFETY: everything is passed on to a heap that keeps the contract.
+unsafe impl<P: Pages + ?Sized> Pages for &P {
+    type Wait = P::Wait;
+
+    #[inline]
+    fn alloc(&self, pages: usize, align_pages: usize) -> Option<Run> {
+        (**self).alloc(pages, align_pages)
+    }
+
+    #[inline]
+    unsafe fn alloc_cached(&self, cache: &PageCache, pages: usize) -> Option<Run> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).alloc_cached(cache, pages) }
+    }
+
+    #[inline]
+    unsafe fn free(&self, address: usize, pages: usize) -> Result<(), PageError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).free(address, pages) }
+    }
+
+    #[inline]
+    unsafe fn free_cached(
+        &self,
+        cache: &PageCache,
+        address: usize,
+        pages: usize,
+    ) -> Result<(), PageError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).free_cached(cache, address, pages) }
+    }
+
+    #[inline]
+    unsafe fn flush(&self, cache: &PageCache) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).flush(cache) }
+    }
+
+    #[inline]
+    unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).extend(address, pages, more) }
+    }
+
+    #[inline]
+    unsafe fn set_span(&self, address: usize, pages: usize, span: *mut ()) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).set_span(address, pages, span) }
+    }
+
+    #[inline(always)]
+    fn span_of(&self, address: usize) -> *mut () {
+        (**self).span_of(address)
+    }
+
+    #[inline]
+    fn metadata(&self, layout: Layout) -> Option<NonNull<u8>> {
+        (**self).metadata(layout)
+    }
+
+    fn stats(&self) -> PageStats {
+        (**self).stats()
+    }
+
+    fn die(&self, report: Report) -> ! {
+        (**self).die(report)
+    }
+}

@@ -1,0 +1,245 @@
+//! Sources of address space for the tests: one that makes addresses up, one that watches another.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ptr::{self, NonNull};
+use std::sync::Mutex;
+
+use spanalloc_os::{Geometry, OsError, OsSource, Purpose, Report, Request};
+use spanalloc_sync::Spin;
+
+/// Where a [`Simulated`] source finds address space.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
+    /// From the lowest addresses upwards, without gaps.
+    Low,
+    /// From the highest address downwards, without gaps.
+    High,
+    /// From both ends in turn.
+    BothEnds,
+}
+
+/// A source of made-up arena addresses, at the ends of a geometry's address space. Metadata is real.
+#[derive(Debug)]
+pub struct Simulated {
+    page_bytes: usize,
+    place: Place,
+    state: Mutex<Ends>,
+}
+
+#[derive(Debug)]
+struct Ends {
+    low: usize,
+    high: usize,
+    next_is_high: bool,
+    metadata: Vec<(usize, Layout)>,
+}
+
+impl Simulated {
+    pub fn new<G: Geometry>(place: Place, page_bytes: usize) -> Self {
+        let first = page_bytes.max(8192);
+        let end = (1_u64 << G::ADDRESS_BITS) as usize;
+        let state = Ends { low: first, high: end, next_is_high: true, metadata: Vec::new() };
+        Self { page_bytes, place, state: Mutex::new(state) }
+    }
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        for (address, layout) in self.state.get_mut().unwrap().metadata.drain(..) {
+            // SAFETY: allocated with this layout in `reserve`; the heap above is gone.
+            unsafe { dealloc(ptr::with_exposed_provenance_mut(address), layout) };
+        }
+    }
+}
+
+// SAFETY: addresses are handed out once; nothing above touches arena memory in these tests.
+unsafe impl OsSource for Simulated {
+    type Wait = Spin;
+
+    fn page_bytes(&self) -> usize {
+        self.page_bytes
+    }
+
+    fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {
+        assert_eq!(request.bytes % self.page_bytes, 0, "{request:?}");
+        assert!(request.align.is_power_of_two() && request.bytes > 0, "{request:?}");
+        let refused = OsError::OutOfMemory { bytes: request.bytes };
+        let mut ends = self.state.lock().unwrap();
+        if request.purpose == Purpose::Metadata {
+            let align = request.align.max(self.page_bytes);
+            let layout = Layout::from_size_align(request.bytes, align).unwrap();
+            // SAFETY: the size is not zero.
+            let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refused)?;
+            ends.metadata.push((memory.as_ptr().expose_provenance(), layout));
+            return Ok(memory);
+        }
+        let high = match self.place {
+            Place::Low => false,
+            Place::High => true,
+            Place::BothEnds => {
+                ends.next_is_high = !ends.next_is_high;
+                !ends.next_is_high
+            }
+        };
+        let address = if high {
+            let start = ends.high.checked_sub(request.bytes).ok_or(refused)?;
+            let start = start / request.align * request.align;
+            if start < ends.low {
+                return Err(refused);
+            }
+            ends.high = start;
+            start
+        } else {
+            let start = ends.low.checked_next_multiple_of(request.align).ok_or(refused)?;
+            let end = start.checked_add(request.bytes).ok_or(refused)?;
+            if end > ends.high {
+                return Err(refused);
+            }
+            ends.low = end;
+            start
+        };
+        NonNull::new(ptr::without_provenance_mut(address)).ok_or(refused)
+    }
+
+    unsafe fn commit(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+        Ok(())
+    }
+
+    unsafe fn decommit(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+        Ok(())
+    }
+
+    unsafe fn release(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+        Ok(())
+    }
+
+    fn die(&self, report: Report) -> ! {
+        panic!("{report:?}")
+    }
+}
+
+/// Watches a source: which arena ranges are reserved, which of their pages are Ready, and whether
+/// every call keeps to the states of the contract.
+#[derive(Debug)]
+pub struct Watched<O: OsSource> {
+    pub inner: O,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    arenas: BTreeMap<usize, usize>,
+    others: BTreeMap<usize, usize>,
+    ready: BTreeSet<usize>,
+}
+
+impl Seen {
+    fn pages(&self, at: NonNull<u8>, bytes: usize) -> Option<std::ops::Range<usize>> {
+        let at = at.as_ptr().addr();
+        if self.others.range(..=at).next_back().is_some_and(|(start, len)| at < start + len) {
+            return None;
+        }
+        let mut end = at;
+        while let Some((start, len)) = self.arenas.range(..=end).next_back() {
+            if end >= start + len {
+                break;
+            }
+            end = start + len;
+        }
+        assert!(at + bytes <= end, "{at:#x}+{bytes:#x} is not reserved");
+        assert_eq!((at % 8192, bytes % 8192), (0, 0));
+        Some(at / 8192..(at + bytes) / 8192)
+    }
+}
+
+impl<O: OsSource> Watched<O> {
+    pub fn new(inner: O) -> Self {
+        Self { inner, seen: Mutex::default() }
+    }
+
+    /// First byte and length of every arena range that is reserved.
+    pub fn ranges(&self) -> Vec<(usize, usize)> {
+        self.seen.lock().unwrap().arenas.iter().map(|(&at, &len)| (at, len)).collect()
+    }
+
+    /// Ready pages of 8 KB in arena ranges.
+    pub fn ready_pages(&self) -> usize {
+        self.seen.lock().unwrap().ready.len()
+    }
+
+    pub fn is_ready(&self, address: usize, pages: usize) -> bool {
+        let seen = self.seen.lock().unwrap();
+        seen.ready.range(address / 8192..address / 8192 + pages).count() == pages
+    }
+
+    /// Gives everything back, once nothing is used any more.
+    pub fn release_everything(&self) {
+        let seen = std::mem::take(&mut *self.seen.lock().unwrap());
+        for (at, len) in seen.arenas.into_iter().chain(seen.others) {
+            let at = NonNull::new(ptr::with_exposed_provenance_mut(at)).unwrap();
+            // SAFETY: the caller's promise; reserved by this source.
+            let _ = unsafe { self.inner.release(at, len) };
+        }
+    }
+}
+
+// SAFETY: everything is done by the source below.
+unsafe impl<O: OsSource> OsSource for Watched<O> {
+    type Wait = O::Wait;
+
+    fn page_bytes(&self) -> usize {
+        self.inner.page_bytes()
+    }
+
+    fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {
+        let at = self.inner.reserve(request)?;
+        let mut seen = self.seen.lock().unwrap();
+        let address = at.as_ptr().expose_provenance();
+        if request.purpose == Purpose::Arena {
+            seen.arenas.insert(address, request.bytes);
+        } else {
+            seen.others.insert(address, request.bytes);
+        }
+        Ok(at)
+    }
+
+    unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        let mut seen = self.seen.lock().unwrap();
+        assert_eq!((at.as_ptr().addr() % self.page_bytes(), bytes % self.page_bytes()), (0, 0));
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.commit(at, bytes)? };
+        if let Some(pages) = seen.pages(at, bytes) {
+            for page in pages {
+                assert!(seen.ready.insert(page), "page {page:#x} was Ready already");
+            }
+        }
+        Ok(())
+    }
+
+    unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        let mut seen = self.seen.lock().unwrap();
+        assert_eq!((at.as_ptr().addr() % self.page_bytes(), bytes % self.page_bytes()), (0, 0));
+        let pages = seen.pages(at, bytes).expect("metadata is never decommitted");
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.decommit(at, bytes)? };
+        for page in pages {
+            assert!(seen.ready.remove(&page), "page {page:#x} was not Ready");
+        }
+        Ok(())
+    }
+
+    unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        let mut seen = self.seen.lock().unwrap();
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.release(at, bytes)? };
+        let address = at.as_ptr().addr();
+        let of = if seen.arenas.contains_key(&address) { &mut seen.arenas } else { &mut seen.others };
+        assert_eq!(of.remove(&address), Some(bytes));
+        Ok(())
+    }
+
+    fn die(&self, report: Report) -> ! {
+        self.inner.die(report)
+    }
+}

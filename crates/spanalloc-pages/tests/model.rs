@@ -1,0 +1,421 @@
+//! The page heap against a naive one, operation by operation.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/model.rs"]
+mod naive;
+
+use common::{Place, Simulated, Watched};
+use naive::Model;
+use proptest::prelude::*;
+use spanalloc_os::{
+    Any32, Any64, Faulty, Geometry, IosArm64, Mips32, Mmap, Native, OsSource, Verb, Windows64,
+};
+use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageHeap, Pages, Run};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Alloc { pages: usize, align: u32 },
+    Free { which: usize },
+    FreePart { which: usize, from: usize, count: usize },
+    FreeNeighbours { which: usize },
+    FreeAgain { which: usize, before: usize, after: usize },
+    Extend { which: usize, more: usize },
+    CacheAlloc { pages: usize },
+    CacheFree { which: usize },
+    Flush,
+    Release { most: usize },
+    Fail { verb: usize, nth: usize, forever: bool },
+    Heal,
+}
+
+fn pages() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 1_usize..6, 6 => 1_usize..70, 3 => 60_usize..600, 1 => 500_usize..1400]
+}
+
+fn op(faults: bool) -> impl Strategy<Value = Op> {
+    let fault_weight = if faults { 3 } else { 1 };
+    prop_oneof![
+        10 => (pages(), prop_oneof![5 => Just(0_u32), 2 => 1_u32..5, 1 => 5_u32..10])
+            .prop_map(|(pages, align)| Op::Alloc { pages, align }),
+        9 => any::<usize>().prop_map(|which| Op::Free { which }),
+        3 => (any::<usize>(), any::<usize>(), any::<usize>())
+            .prop_map(|(which, from, count)| Op::FreePart { which, from, count }),
+        2 => any::<usize>().prop_map(|which| Op::FreeNeighbours { which }),
+        2 => (any::<usize>(), 0_usize..3, 0_usize..3)
+            .prop_map(|(which, before, after)| Op::FreeAgain { which, before, after }),
+        3 => (any::<usize>(), 1_usize..80).prop_map(|(which, more)| Op::Extend { which, more }),
+        8 => (1_usize..18).prop_map(|pages| Op::CacheAlloc { pages }),
+        8 => any::<usize>().prop_map(|which| Op::CacheFree { which }),
+        1 => Just(Op::Flush),
+        2 => prop_oneof![0_usize..40, 0_usize..2000].prop_map(|most| Op::Release { most }),
+        fault_weight => (0_usize..3, 1_usize..4, any::<bool>()).prop_map(
+            move |(verb, nth, forever)| {
+                if faults { Op::Fail { verb, nth, forever } } else { Op::Flush }
+            }
+        ),
+        fault_weight => Just(Op::Heal),
+    ]
+}
+
+type Source<O> = Faulty<Watched<O>>;
+
+struct Pair<'a, O: OsSource, G: Geometry> {
+    heap: &'a PageHeap<Source<O>, G>,
+    cache: PageCache,
+    model: Model,
+    live: Vec<(u64, u64)>,
+    faults: bool,
+    /// Whether the memory is real and may be written.
+    real: bool,
+}
+
+/// Bytes of a page that are looked at and written to, if the memory is real.
+const SAMPLES: [usize; 6] = [0, 8, 3000, 4096, 5000, PAGE_BYTES - 8];
+
+impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
+    fn watched(&self) -> &Watched<O> {
+        self.heap.os().inner()
+    }
+
+    /// Tells the model of address space that the heap has reserved since.
+    fn sync(&mut self) {
+        for (address, bytes) in self.watched().ranges() {
+            let (page, pages) = ((address / PAGE_BYTES) as u64, (bytes / PAGE_BYTES) as u64);
+            if !self.model.ours.has(page, 1) {
+                self.model.grow(page, pages);
+            }
+        }
+    }
+
+    fn expect_fit(&mut self, pages: u64) -> Option<u64> {
+        let found = self.model.free.first_fit(pages);
+        if found.is_some() {
+            return found;
+        }
+        self.sync();
+        self.model.free.first_fit(pages)
+    }
+
+    /// Checks a run against where the model expects it, and writes to it.
+    fn got(&mut self, run: Run, page: u64, pages: u64) {
+        assert_eq!((run.address / PAGE_BYTES) as u64, page, "{run:?}, expected page {page:#x}");
+        assert_eq!(run.address % PAGE_BYTES, 0);
+        assert_eq!(run.pages as u64, pages);
+        assert!(self.watched().is_ready(run.address, run.pages), "{run:?} is not Ready");
+        assert_eq!(run.zeroed, self.model.hand_out(page, pages), "{run:?}");
+        if self.real {
+            for at in 0..run.pages {
+                for sample in SAMPLES {
+                    let address = run.address + at * PAGE_BYTES + sample;
+                    let word: *mut u64 = std::ptr::with_exposed_provenance_mut(address);
+                    // SAFETY: the run is Ready and ours.
+                    unsafe {
+                        assert!(!run.zeroed || word.read() == 0, "{run:?} is not zero");
+                        word.write(!0);
+                    }
+                }
+            }
+        }
+    }
+
+    fn free(&mut self, page: u64, pages: u64) {
+        // SAFETY: the run is handed out, unused, and has no span.
+        unsafe { self.heap.free(page as usize * PAGE_BYTES, pages as usize) }.unwrap();
+        self.model.free.add(page, pages);
+    }
+
+    fn choose(&self, which: usize) -> Option<usize> {
+        (!self.live.is_empty()).then(|| which % self.live.len())
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Alloc { pages, align } => {
+                let align = 1_usize << align;
+                let run = self.heap.alloc(pages, align);
+                let around = (pages + align - 1) as u64;
+                let Some(run) = run else {
+                    assert!(self.faults, "no memory for {op:?}");
+                    return;
+                };
+                let page = self.expect_fit(around).expect("the heap found room, the model none");
+                let page = page.next_multiple_of(align as u64);
+                self.model.free.remove(page, pages as u64);
+                self.got(run, page, pages as u64);
+                self.live.push((page, pages as u64));
+            }
+            Op::Free { which } => {
+                if let Some(index) = self.choose(which) {
+                    let (page, pages) = self.live.swap_remove(index);
+                    self.free(page, pages);
+                }
+            }
+            Op::FreePart { which, from, count } => {
+                if let Some(index) = self.choose(which) {
+                    let (page, pages) = self.live.swap_remove(index);
+                    let from = from as u64 % pages;
+                    let count = count as u64 % (pages - from) + 1;
+                    self.free(page + from, count);
+                    if from > 0 {
+                        self.live.push((page, from));
+                    }
+                    if from + count < pages {
+                        self.live.push((page + from + count, pages - from - count));
+                    }
+                }
+            }
+            Op::FreeNeighbours { which } => {
+                if let Some(index) = self.choose(which) {
+                    let (page, mut pages) = self.live.swap_remove(index);
+                    while let Some(next) = self.live.iter().position(|run| run.0 == page + pages) {
+                        pages += self.live.swap_remove(next).1;
+                    }
+                    self.free(page, pages);
+                }
+            }
+            Op::FreeAgain { which, before, after } => self.free_wrongly(which, before, after),
+            Op::Extend { which, more } => {
+                let Some(index) = self.choose(which) else { return };
+                let (page, pages) = self.live[index];
+                let possible = self.model.free.has(page + pages, more as u64);
+                let address = page as usize * PAGE_BYTES;
+                // SAFETY: the run is handed out.
+                let run = unsafe { self.heap.extend(address, pages as usize, more) };
+                let Some(run) = run else {
+                    assert!(!possible || self.faults, "{op:?} was possible");
+                    return;
+                };
+                assert!(possible, "{op:?} was not possible");
+                self.model.free.remove(page + pages, more as u64);
+                self.got(run, page + pages, more as u64);
+                self.live[index].1 += more as u64;
+            }
+            Op::CacheAlloc { pages } => {
+                // SAFETY: this thread alone uses the cache, with this heap.
+                let run = unsafe { self.heap.alloc_cached(&self.cache, pages) };
+                let count = pages as u64;
+                let page = if pages > 16 {
+                    let Some(_) = run else {
+                        assert!(self.faults);
+                        return;
+                    };
+                    let page = self.expect_fit(count).unwrap();
+                    self.model.free.remove(page, count);
+                    page
+                } else if let Some(page) = self.model.take_from_window(count) {
+                    page
+                } else {
+                    self.model.flush();
+                    let Some(_) = run else {
+                        assert!(self.faults);
+                        return;
+                    };
+                    let page = self.expect_fit(count).unwrap();
+                    if page % 64 + count > 64 {
+                        self.model.free.remove(page, count);
+                        page
+                    } else {
+                        self.model.open_window(page);
+                        self.model.take_from_window(count).unwrap()
+                    }
+                };
+                self.got(run.expect("the window had the pages"), page, count);
+                self.live.push((page, count));
+            }
+            Op::CacheFree { which } => {
+                let Some(index) = self.choose(which) else { return };
+                let (page, pages) = self.live.swap_remove(index);
+                let address = page as usize * PAGE_BYTES;
+                let inside = self.model.in_window(page, pages);
+                // SAFETY: the run is handed out, unused, without a span; the cache is ours.
+                unsafe { self.heap.free_cached(&self.cache, address, pages as usize) }.unwrap();
+                if inside {
+                    self.model.window.as_mut().unwrap().free.extend(page..page + pages);
+                    // SAFETY: a wrong free of pages in the window, which must be refused.
+                    let again = unsafe { self.heap.free_cached(&self.cache, address, 1) };
+                    assert_eq!(again, Err(PageError::AlreadyFree { address, pages: 1 }));
+                } else {
+                    self.model.free.add(page, pages);
+                }
+            }
+            Op::Flush => {
+                // SAFETY: this thread alone uses the cache.
+                unsafe { self.heap.flush(&self.cache) };
+                self.model.flush();
+                assert_eq!(self.cache.free_pages(), 0);
+            }
+            Op::Release { most } => {
+                let group = (self.heap.os().page_bytes() / PAGE_BYTES).max(1) as u64;
+                let released = self.heap.release_free(most) as u64;
+                let expected = if self.faults { released } else { most as u64 };
+                assert_eq!(released, self.model.release(expected, group));
+            }
+            Op::Fail { verb, nth, forever } => {
+                let verb = [Verb::Reserve, Verb::Commit, Verb::Decommit][verb];
+                if forever {
+                    self.heap.os().fail_from(verb, nth);
+                } else {
+                    self.heap.os().fail_nth(verb, nth);
+                }
+            }
+            Op::Heal => self.heap.os().heal(),
+        }
+    }
+
+    /// Frees a free run again, a run that is partly free, and addresses that are nobody's.
+    fn free_wrongly(&mut self, which: usize, before: usize, after: usize) {
+        let heap = self.heap;
+        let bad = |address: usize, pages: usize| {
+            // SAFETY: a wrong free, which the heap must refuse and survive.
+            unsafe { heap.free(address, pages) }.expect_err("a wrong free was accepted")
+        };
+        let free: Vec<_> = self.model.free.0.iter().map(|(&at, &len)| (at, len)).collect();
+        if let Some(&(page, pages)) = free.get(which % free.len().max(1)) {
+            let address = page as usize * PAGE_BYTES;
+            let error = bad(address, pages as usize);
+            assert_eq!(error, PageError::AlreadyFree { address, pages: pages as usize });
+            assert_eq!(bad(address + 8, 1), PageError::NotOurs { address: address + 8 });
+        }
+        if let Some(index) = self.choose(which) {
+            let (page, pages) = self.live[index];
+            let (low, high) = (page - (before as u64).min(page), page + pages + after as u64);
+            if self.model.free.touches(low, high - low) || !self.model.ours.has(low, high - low) {
+                let address = low as usize * PAGE_BYTES;
+                bad(address, (high - low) as usize);
+                assert!(matches!(
+                    bad(address, usize::MAX / PAGE_BYTES + 1),
+                    PageError::NotOurs { .. }
+                ));
+            }
+        }
+        let end = (1_u64 << G::ADDRESS_BITS).wrapping_sub(PAGE_BYTES as u64) as usize;
+        for address in [0, end, usize::MAX - PAGE_BYTES + 1, 3] {
+            if !self.model.ours.has((address / PAGE_BYTES) as u64, 1) || address % PAGE_BYTES != 0 {
+                assert_eq!(bad(address, 1), PageError::NotOurs { address });
+            }
+        }
+    }
+
+    fn check_stats(&mut self) {
+        self.sync();
+        let stats = self.heap.stats();
+        let in_use: u64 = self.live.iter().map(|run| run.1).sum();
+        assert_eq!(stats.pages_in_use as u64, in_use + self.model.window_pages());
+        assert_eq!(stats.pages_free as u64, self.model.free.total());
+        assert_eq!(stats.pages_in_use + stats.pages_free, stats.reserved / PAGE_BYTES);
+        assert_eq!((stats.reserved / PAGE_BYTES) as u64, self.model.ours.total());
+        assert_eq!(stats.committed / PAGE_BYTES, self.watched().ready_pages());
+        assert_eq!(self.cache.free_pages() as u64, self.model.window_pages());
+        assert!(stats.metadata_in_use <= stats.metadata_committed);
+        assert!(stats.metadata_committed <= stats.metadata_reserved);
+    }
+
+    /// Frees everything; each reserved range must then be one run again.
+    fn finish(&mut self) {
+        self.heap.os().heal();
+        // SAFETY: this thread alone uses the cache.
+        unsafe { self.heap.flush(&self.cache) };
+        self.model.flush();
+        for (page, pages) in std::mem::take(&mut self.live) {
+            self.free(page, pages);
+        }
+        self.check_stats();
+        assert_eq!(self.model.free.0, self.model.ours.0);
+        if self.real {
+            return;
+        }
+        // Largest first, so that the first fit is the only fit.
+        let mut runs: Vec<_> = self.model.free.0.iter().map(|(&at, &len)| (at, len)).collect();
+        runs.sort_by_key(|&(at, len)| (std::cmp::Reverse(len), at));
+        for (page, pages) in runs {
+            let run = self.heap.alloc(pages as usize, 1).unwrap();
+            self.model.free.remove(page, pages);
+            self.got(run, page, pages);
+        }
+        assert_eq!(self.heap.stats().pages_free, 0);
+    }
+}
+
+fn run<O: OsSource, G: Geometry>(source: O, ops: &[Op], faults: bool, real: bool) {
+    let heap: PageHeap<Source<O>, G> = PageHeap::new(Faulty::new(Watched::new(source)));
+    let mut pair = Pair {
+        heap: &heap,
+        cache: PageCache::new(),
+        model: Model::default(),
+        live: Vec::new(),
+        faults,
+        real,
+    };
+    for (step, op) in ops.iter().enumerate() {
+        pair.apply(op);
+        if step % 8 == 0 {
+            pair.check_stats();
+        }
+    }
+    pair.finish();
+    drop(pair);
+    heap.os().inner().release_everything();
+}
+
+fn ops(faults: bool) -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(op(faults), 1..110)
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    prop_oneof![Just(Place::Low), Just(Place::High), Just(Place::BothEnds)]
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn native(place in place(), ops in ops(false)) {
+        run::<_, Native>(Simulated::new::<Native>(place, 4096), &ops, false, false);
+    }
+
+    #[test]
+    fn native_with_large_os_pages(place in place(), shift in 13_u32..19, ops in ops(false)) {
+        run::<_, Native>(Simulated::new::<Native>(place, 1 << shift), &ops, false, false);
+    }
+
+    #[test]
+    fn real_memory(ops in ops(false)) {
+        run::<_, Native>(Mmap::new(), &ops, false, true);
+    }
+
+    #[test]
+    fn faults(place in place(), ops in ops(true)) {
+        run::<_, Any32>(Simulated::new::<Any32>(place, 4096), &ops, true, false);
+    }
+
+    #[test]
+    fn faults_in_real_memory(ops in ops(true)) {
+        run::<_, Native>(Mmap::new(), &ops, true, true);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..config() })]
+
+    #[test]
+    fn every_geometry(place in place(), ops in ops(false)) {
+        run::<_, Any64>(Simulated::new::<Any64>(place, 4096), &ops, false, false);
+        run::<_, Windows64>(Simulated::new::<Windows64>(place, 4096), &ops, false, false);
+        run::<_, IosArm64>(Simulated::new::<IosArm64>(place, 16384), &ops, false, false);
+        run::<_, Any32>(Simulated::new::<Any32>(place, 4096), &ops, false, false);
+        run::<_, Mips32>(Simulated::new::<Mips32>(place, 4096), &ops, false, false);
+    }
+}

@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(not(loom), no_std)]
+
+pub mod atomic;
+pub mod cell;
+mod counter;
+pub mod fault;
+mod lock;
+#[cfg(loom)]
+pub mod model;
+mod padded;
+pub mod rank;
+mod wait;
+
+pub use counter::Counter;
+pub use lock::{Lock, LockGuard};
+pub use padded::Padded;
+pub use wait::{Spin, Wait, spin_pause};

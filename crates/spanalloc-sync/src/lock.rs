@@ -1,0 +1,168 @@
+use core::marker::PhantomData;
+use core::ops::{Deref, DerefMut};
+
+use crate::atomic::{AtomicU32, Ordering};
+use crate::cell::{Claim, UnsafeCell};
+use crate::fault::{self, Fault};
+use crate::wait::{SPINS, Wait, spin_pause};
+
+// The states of `Lock::word`:
+//
+// | state     | meaning                          | leaves it                                     |
+// |-----------|----------------------------------|-----------------------------------------------|
+// | FREE      | nobody holds the lock            | `lock` -> HELD, `lock_slow` -> CONTENDED      |
+// | HELD      | held, nobody waits               | unlock -> FREE, `lock_slow` -> CONTENDED      |
+// | CONTENDED | held, somebody may wait          | unlock -> FREE and one waiter is woken        |
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+const CONTENDED: u32 = 2;
+
+/// A mutual exclusion lock of one word, with a rank.
+///
+/// `W` says how a thread waits, `RANK` where the lock stands in the order of
+/// [`rank`](crate::rank). The all-zero word is a free lock, so a lock over plain data may live in
+/// zeroed memory.
+#[derive(Debug)]
+pub struct Lock<T, W, const RANK: u8> {
+    word: AtomicU32,
+    data: UnsafeCell<T>,
+    wait: PhantomData<fn() -> W>,
+}
+
+// SAFETY: the data is reached only through a guard, and the word admits one guard at a time.
+unsafe impl<T: Send, W, const RANK: u8> Sync for Lock<T, W, RANK> {}
+
+impl<T, W: Wait, const RANK: u8> Lock<T, W, RANK> {
+    /// A free lock around `data`.
+    pub const fn new(data: T) -> Self {
+        Self { word: AtomicU32::new(FREE), data: UnsafeCell::new(data), wait: PhantomData }
+    }
+
+    /// Takes the lock, waiting as long as it is held. The thread must not hold it already.
+    #[inline]
+    pub fn lock(&self) -> LockGuard<'_, T, W, RANK> {
+        // Acquire pairs with the Release exchange in the guard's drop.
+        if self
+            .word
+            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            self.lock_slow();
+        }
+        self.guard()
+    }
+
+    /// Takes the lock while `_held` is held; does not compile unless the rank rises.
+    #[inline]
+    pub fn lock_under<U, V: Wait, const HELD_RANK: u8>(
+        &self,
+        _held: &LockGuard<'_, U, V, HELD_RANK>,
+    ) -> LockGuard<'_, T, W, RANK> {
+        const { assert!(HELD_RANK < RANK, "locks are taken in the order of their ranks") };
+        self.lock()
+    }
+
+    /// Takes the lock if it is free.
+    #[inline]
+    pub fn try_lock(&self) -> Option<LockGuard<'_, T, W, RANK>> {
+        // Acquire pairs with the Release exchange in the guard's drop.
+        match self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Some(self.guard()),
+            Err(_) => None,
+        }
+    }
+
+    /// The guard of a thread that has just taken the word.
+    #[inline]
+    fn guard(&self) -> LockGuard<'_, T, W, RANK> {
+        let held = Held { word: &self.word, wait: PhantomData };
+        LockGuard { data: self.data.claim(), _held: held, borrow: PhantomData }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn lock_slow(&self) {
+        let mut looks = SPINS;
+        loop {
+            if self.word.load(Ordering::Relaxed) == FREE
+                // Acquire pairs with the Release exchange in the guard's drop.
+                && self
+                    .word
+                    .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+            {
+                return;
+            }
+            looks -= 1;
+            if looks == 0 {
+                break;
+            }
+            spin_pause();
+        }
+        let mark = if fault::seeded(Fault::LockForgetsWaiter) { HELD } else { CONTENDED };
+        // A thread that has waited takes the lock as CONTENDED: it cannot know whether others wait
+        // too. Acquire pairs with the Release exchange in the guard's drop.
+        while self.word.swap(mark, Ordering::Acquire) != FREE {
+            W::wait(&self.word, mark);
+        }
+    }
+}
+
+/// The right to the data of a [`Lock`]; gives the lock back when dropped.
+///
+/// It stays on its thread:
+///
+/// ```compile_fail,E0277
+/// use spanalloc_sync::{Lock, Spin, rank};
+///
+/// static LOCK: Lock<u32, Spin, { rank::HEAP }> = Lock::new(0);
+/// let guard = LOCK.lock();
+/// std::thread::scope(|scope| {
+///     scope.spawn(move || drop(guard));
+/// });
+/// ```
+#[derive(Debug)]
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct LockGuard<'a, T, W: Wait, const RANK: u8> {
+    // Fields are dropped in this order: the access to the data ends before the word is free.
+    data: Claim<T>,
+    _held: Held<'a, W>,
+    borrow: PhantomData<(&'a mut T, *mut ())>,
+}
+
+/// The word of a lock that this thread has taken.
+#[derive(Debug)]
+struct Held<'a, W: Wait> {
+    word: &'a AtomicU32,
+    wait: PhantomData<fn() -> W>,
+}
+
+impl<T, W: Wait, const RANK: u8> Deref for LockGuard<'_, T, W, RANK> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the claim holds as long as the guard, the lock outlives the guard, and the guard
+        // is the only one and borrowed shared.
+        unsafe { &*self.data.as_ptr() }
+    }
+}
+
+impl<T, W: Wait, const RANK: u8> DerefMut for LockGuard<'_, T, W, RANK> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`, but the guard is borrowed mutably.
+        unsafe { &mut *self.data.as_ptr() }
+    }
+}
+
+impl<W: Wait> Drop for Held<'_, W> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of the next thread that takes the lock.
+        let release = fault::ordering(Fault::LockReleaseRelaxed, Ordering::Release);
+        if self.word.swap(FREE, release) == CONTENDED {
+            W::wake_one(self.word);
+        }
+    }
+}

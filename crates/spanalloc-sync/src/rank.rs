@@ -1,0 +1,21 @@
+//! The order in which locks are taken.
+//!
+//! A thread that holds a lock may only take locks of a higher rank: [`Lock::lock_under`] takes the
+//! guard of the lock already held and refuses, when it is compiled, a rank that does not rise.
+//!
+//! [`Lock::lock_under`]: crate::Lock::lock_under
+
+/// The facade's cache for threads that have none of their own.
+pub const FALLBACK: u8 = 10;
+/// The register of thread caches.
+pub const CACHES: u8 = 20;
+/// The spans of one size class that no thread holds.
+pub const CENTRAL: u8 = 30;
+/// The free list of span descriptors.
+pub const SPANS: u8 = 40;
+/// The page heap.
+pub const HEAP: u8 = 50;
+/// The metadata allocator.
+pub const METADATA: u8 = 60;
+/// Tables inside an operating-system source.
+pub const OS: u8 = 70;

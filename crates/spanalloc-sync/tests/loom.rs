@@ -1,0 +1,360 @@
+//! The lock in every interleaving of its threads.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p spanalloc-sync --test loom`
+//!
+//! A model is exhaustive unless its comment gives a bound. Each prints how many interleavings it
+//! had (`--nocapture` shows them) and demands at least most of them: a model that has shrunk to a
+//! few paths proves nothing.
+//!
+//! At most one thread of a model spins while another one waits too: two spinning waiters can yield
+//! to each other for ever, and loom does not end such a path. More waiters than one sleep.
+#![cfg(loom)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests fail by panicking and are not an interface"
+)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use loom::thread;
+use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use spanalloc_sync::cell::UnsafeCell;
+use spanalloc_sync::fault::{self, Fault};
+use spanalloc_sync::{Counter, Lock, Spin, Wait, model};
+
+/// A futex for models.
+///
+/// The kernel compares the word and queues the waiter under one lock of its own. Here an addition
+/// of zero to the word stands for that lock: it reads the last value, it is a point where loom may
+/// switch, and what follows it up to the next such point is one step with it.
+struct Futex;
+
+std::thread_local! {
+    // All threads of a model run on the thread of its test.
+    static SLEEPERS: RefCell<VecDeque<thread::Thread>> = const { RefCell::new(VecDeque::new()) };
+    static SLEPT: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Futex {
+    /// Starts an interleaving without sleepers.
+    fn reset() {
+        SLEEPERS.with_borrow_mut(VecDeque::clear);
+    }
+}
+
+// SAFETY: `wait` looks at the word in the same step in which it queues the thread, and returns when
+// `wake_one` has taken the thread from the queue. Models are allowed to allocate.
+unsafe impl Wait for Futex {
+    fn wait(word: &AtomicU32, expected: u32) {
+        if word.fetch_add(0, Ordering::Relaxed) == expected {
+            SLEEPERS.with_borrow_mut(|sleepers| sleepers.push_back(thread::current()));
+            SLEPT.set(SLEPT.get() + 1);
+            thread::park();
+        }
+    }
+
+    fn wake_one(word: &AtomicU32) {
+        word.fetch_add(0, Ordering::Relaxed);
+        if let Some(sleeper) = SLEEPERS.with_borrow_mut(VecDeque::pop_front) {
+            sleeper.unpark();
+        }
+    }
+}
+
+/// Runs `threads` threads (the model's own is one of them) that each add one to what the lock
+/// guards. Loom watches that each has the data alone from `lock` to the drop of the guard, and that
+/// it sees what the one before wrote.
+fn count_with<W: Wait + 'static>(threads: usize) {
+    let lock = Arc::new(Lock::<usize, W, 10>::new(0));
+    let others: Vec<_> = (1..threads)
+        .map(|_| {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || *lock.lock() += 1)
+        })
+        .collect();
+    *lock.lock() += 1;
+    for other in others {
+        other.join().unwrap();
+    }
+    assert_eq!(*lock.lock(), threads);
+}
+
+fn explored(name: &str, interleavings: usize, at_least: usize) {
+    println!("{name}: {interleavings} interleavings");
+    assert!(interleavings >= at_least, "{name} has shrunk to {interleavings}");
+}
+
+// Exhaustive: 21 interleavings.
+#[test]
+fn two_spinning_threads_exclude_each_other() {
+    let interleavings = model::check(|| count_with::<Spin>(2));
+    explored("two spinning", interleavings, 20);
+}
+
+// Exhaustive.
+#[test]
+fn three_threads_exclude_each_other() {
+    let interleavings = model::check(|| {
+        let lock = Arc::new(Lock::<usize, Spin, 10>::new(0));
+        let tries: Vec<_> = (0..2)
+            .map(|_| {
+                let lock = Arc::clone(&lock);
+                thread::spawn(move || match lock.try_lock() {
+                    Some(mut count) => {
+                        *count += 1;
+                        1
+                    }
+                    None => 0,
+                })
+            })
+            .collect();
+        *lock.lock() += 1;
+        let taken: usize = tries.into_iter().map(|each| each.join().unwrap()).sum();
+        assert_eq!(*lock.lock(), 1 + taken);
+    });
+    explored("one spinning, two trying", interleavings, 1);
+}
+
+// Exhaustive.
+#[test]
+fn one_of_two_tries_succeeds() {
+    let interleavings = model::check(|| {
+        let lock = Arc::new(Lock::<usize, Spin, 10>::new(0));
+        let other = {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || lock.try_lock().map(|mut count| *count += 1).is_some())
+        };
+        let here = lock.try_lock().map(|mut count| *count += 1).is_some();
+        let there = other.join().unwrap();
+        assert!(here || there);
+        let count = lock.try_lock().expect("nobody holds it");
+        assert_eq!(*count, usize::from(here) + usize::from(there));
+        assert!(lock.try_lock().is_none());
+    });
+    explored("two trying", interleavings, 1);
+}
+
+// Exhaustive.
+#[test]
+fn rising_ranks_do_not_deadlock() {
+    let interleavings = model::check(|| {
+        let locks = Arc::new((Lock::<usize, Spin, 10>::new(0), Lock::<usize, Spin, 20>::new(0)));
+        let other = {
+            let locks = Arc::clone(&locks);
+            thread::spawn(move || {
+                let mut low = locks.0.lock();
+                let mut high = locks.1.lock_under(&low);
+                *high += 1;
+                *low += 1;
+            })
+        };
+        *locks.1.lock() += 1;
+        {
+            let mut low = locks.0.lock();
+            let mut high = locks.1.lock_under(&low);
+            *high += 1;
+            *low += 1;
+        }
+        other.join().unwrap();
+        assert_eq!((*locks.0.lock(), *locks.1.lock()), (2, 3));
+    });
+    explored("two ranks", interleavings, 1);
+}
+
+// Exhaustive: 42 interleavings. A lost wake-up would be a deadlock.
+#[test]
+fn a_sleeping_thread_is_woken() {
+    let interleavings = model::check(|| {
+        Futex::reset();
+        count_with::<Futex>(2);
+    });
+    explored("two sleeping", interleavings, 40);
+    assert!(SLEPT.get() > 0);
+}
+
+// Bounded at 5 preemptions: 23,977 interleavings. Two threads sleep at once, and each is woken.
+#[test]
+fn two_sleeping_threads_are_woken() {
+    let interleavings = model::check_bounded(5, || {
+        Futex::reset();
+        count_with::<Futex>(3);
+    });
+    explored("three sleeping", interleavings, 20_000);
+    assert!(SLEPT.get() > 0);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_relaxed_release_is_noticed() {
+    fault::plant(Fault::LockReleaseRelaxed);
+    model::check(|| count_with::<Spin>(2));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn a_forgotten_waiter_is_noticed() {
+    fault::plant(Fault::LockForgetsWaiter);
+    model::check(|| {
+        Futex::reset();
+        count_with::<Futex>(2);
+    });
+}
+
+#[test]
+fn a_fault_ends_with_its_model() {
+    fault::plant(Fault::LockReleaseRelaxed);
+    assert!(fault::seeded(Fault::LockReleaseRelaxed));
+    let failed = std::panic::catch_unwind(|| model::check(|| count_with::<Spin>(2)));
+    assert!(failed.is_err());
+    assert!(!fault::seeded(Fault::LockReleaseRelaxed));
+    model::check(|| count_with::<Spin>(2));
+}
+
+// Exhaustive.
+#[test]
+fn a_counter_adds_up() {
+    let interleavings = model::check(|| {
+        let counter = Arc::new(Counter::new());
+        let other = {
+            let counter = Arc::clone(&counter);
+            thread::spawn(move || {
+                counter.add(5);
+                counter.sub(2);
+            })
+        };
+        counter.add(10);
+        counter.sub(3);
+        other.join().unwrap();
+        assert_eq!(counter.get(), 10);
+    });
+    explored("counter", interleavings, 1);
+}
+
+// What the models of all layers stand on: the shim itself.
+
+/// Sends `1` through a cell and a flag stored with `order`.
+fn send(order: Ordering) {
+    struct Mail {
+        content: UnsafeCell<usize>,
+        sent: AtomicBool,
+    }
+    // SAFETY: the content is written before `sent` is set and read after, if the order is right;
+    // if it is not, loom ends the model before anything reads.
+    unsafe impl Sync for Mail {}
+
+    let mail = Arc::new(Mail { content: UnsafeCell::new(0), sent: AtomicBool::new(false) });
+    let sender = {
+        let mail = Arc::clone(&mail);
+        thread::spawn(move || {
+            // SAFETY: nobody reads before `sent` is set.
+            mail.content.with_mut(|content| unsafe { *content = 1 });
+            mail.sent.store(true, order);
+        })
+    };
+    // Acquire pairs with the store of the sender, if that is Release.
+    if mail.sent.load(Ordering::Acquire) {
+        // SAFETY: the sender writes no more after it has set `sent`.
+        assert_eq!(mail.content.with(|content| unsafe { *content }), 1);
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_released_store_publishes() {
+    explored("published", model::check(|| send(Ordering::Release)), 2);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_relaxed_store_does_not_publish() {
+    model::check(|| send(Ordering::Relaxed));
+}
+
+#[test]
+#[should_panic(expected = "currently writing to cell")]
+fn a_claim_lasts_as_long_as_it_lives() {
+    model::check(|| {
+        let cell = UnsafeCell::new(0);
+        let _claim = cell.claim();
+        cell.with(|_| ());
+    });
+}
+
+#[test]
+#[should_panic(expected = "outlived its interleaving")]
+fn an_atomic_outside_of_the_model_is_noticed() {
+    static OUTSIDE: AtomicU32 = AtomicU32::new(0);
+    model::check(|| {
+        let other = thread::spawn(|| OUTSIDE.store(1, Ordering::Relaxed));
+        OUTSIDE.store(2, Ordering::Relaxed);
+        other.join().unwrap();
+    });
+}
+
+// The first value is not zero, so the loom objects hold differences to it.
+#[test]
+fn modelled_atomics_compute_as_real_ones() {
+    model::check(|| {
+        let byte = AtomicU8::new(250);
+        assert_eq!(byte.fetch_add(10, Ordering::Relaxed), 250);
+        assert_eq!(byte.fetch_sub(5, Ordering::Relaxed), 4);
+        assert_eq!(byte.compare_exchange(255, 7, Ordering::Relaxed, Ordering::Relaxed), Ok(255));
+        assert_eq!(byte.compare_exchange(255, 8, Ordering::Relaxed, Ordering::Relaxed), Err(7));
+        assert_eq!(byte.swap(0, Ordering::Relaxed), 7);
+        assert_eq!(byte.load(Ordering::Relaxed), 0);
+
+        let bits = AtomicU64::new(u64::MAX);
+        assert_eq!(bits.fetch_and(!6, Ordering::Relaxed), u64::MAX);
+        assert_eq!(bits.fetch_or(2, Ordering::Relaxed), !6);
+        assert_eq!(bits.load(Ordering::Relaxed), !4);
+        let clear = AtomicU64::new(0);
+        assert_eq!(clear.fetch_or(5, Ordering::Relaxed), 0);
+        assert_eq!(clear.fetch_and(4, Ordering::Relaxed), 5);
+        assert_eq!(clear.load(Ordering::Relaxed), 4);
+
+        let flag = AtomicBool::new(true);
+        assert!(flag.swap(false, Ordering::Relaxed));
+        assert!(!flag.load(Ordering::Relaxed));
+
+        let mut target = 1;
+        let pointer = AtomicPtr::new(&raw mut target);
+        assert_eq!(pointer.swap(std::ptr::null_mut(), Ordering::Relaxed), &raw mut target);
+        assert!(pointer.load(Ordering::Relaxed).is_null());
+        pointer.store(&raw mut target, Ordering::Relaxed);
+        assert_eq!(pointer.load(Ordering::Relaxed), &raw mut target);
+    });
+}
+
+// All zeroes is a word that holds zero, in a model too: layers make structures in zeroed memory.
+#[test]
+fn a_zeroed_lock_is_free() {
+    model::check(|| {
+        // SAFETY: all zeroes is a free lock around zero.
+        let lock: Lock<usize, Spin, 10> = unsafe { std::mem::MaybeUninit::zeroed().assume_init() };
+        *lock.lock() += 1;
+        assert_eq!(*lock.lock(), 1);
+    });
+}
+
+// A destructor that uses atomics while a panic unwinds must not turn the panic into an abort.
+#[test]
+#[should_panic(expected = "the model's own")]
+fn a_panic_under_a_guard_reaches_the_test() {
+    model::check(|| {
+        let lock = Arc::new(Lock::<usize, Spin, 10>::new(0));
+        let other = {
+            let lock = Arc::clone(&lock);
+            thread::spawn(move || *lock.lock() += 1)
+        };
+        let _count = lock.lock();
+        let raised = lock.try_lock().is_none();
+        assert!(!raised, "the model's own");
+        other.join().unwrap();
+    });
+}

@@ -1,0 +1,84 @@
+use core::alloc::{GlobalAlloc, Layout};
+
+use crate::{fallback, thread};
+
+/// spanalloc as the allocator of a Rust program.
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: spanalloc::Spanalloc = spanalloc::Spanalloc;
+///
+/// let words: Vec<String> = "one line is all it takes".split(' ').map(String::from).collect();
+/// assert_eq!(words.len(), 6);
+/// ```
+///
+/// All values of this type are the same allocator. It works before `main`, in destructors of
+/// thread locals, and in threads that only free. A Layout of size 0 is served like one of size 1;
+/// any alignment is served if there is address space for it. When memory is exhausted the methods
+/// return null, and work again once something is freed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spanalloc;
+
+// SAFETY: every cache over the one heap hands out memory that nobody else has, of at least the
+// layout's size and alignment (contract of `Central`); nothing unwinds.
+unsafe impl GlobalAlloc for Spanalloc {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match thread::slot().try_alloc(layout) {
+            Some(object) => object,
+            None => alloc_slow(layout),
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            if !thread::slot().try_free(object, layout) {
+                free_slow(object, layout);
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        match thread::cache() {
+            Some(cache) => cache.alloc_zeroed(layout),
+            None => fallback::alloc_zeroed_slow(layout),
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            match thread::cache() {
+                Some(cache) => cache.realloc(object, layout, new_size),
+                None => fallback::realloc_slow(object, layout, new_size),
+            }
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_slow(layout: Layout) -> *mut u8 {
+    match thread::cache_slow() {
+        Some(cache) => cache.alloc(layout),
+        None => fallback::alloc_slow(layout),
+    }
+}
+
+/// # Safety
+/// As for `GlobalAlloc::dealloc`.
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(object: *mut u8, layout: Layout) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        match thread::cache_slow() {
+            Some(cache) => cache.free(object, layout),
+            None => fallback::free_slow(object, layout),
+        }
+    }
+}
