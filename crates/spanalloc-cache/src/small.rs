@@ -1,6 +1,6 @@
 //! The small path behind the magazines: refill and flush.
 
-use spanalloc_central::remote::{Folded, Marked};
+use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, Place, Put, SpanRef, TINY, TINY_BYTES};
 use spanalloc_classes::{Class, ClassTable};
 use spanalloc_os::Misuse;
@@ -220,7 +220,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             }
             let offset = span.offset_of(address);
             let slot = ((offset as u64 * magic) >> 32) as usize;
-            if slot * bytes != offset {
+            if slot * bytes != offset || slot >= span.slots() {
                 self.central.die(Misuse::NotAnObjectStart, address, bytes);
             }
             if span.ownership().is(queue) {
@@ -264,13 +264,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             return unsafe { self.central.deliver(span) };
         }
         // SAFETY: this thread owns the span and has its token.
-        let fold = unsafe { span.fold() };
-        if let Some(slot) = fold.twice {
+        if let Some(slot) = unsafe { span.fold() } {
             self.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes());
-        }
-        if fold.folded == Folded::More {
-            // SAFETY: this thread has the token; where the queue is closed, the lists keep it.
-            unsafe { self.central.deliver(span) };
         }
         let freed = match span.place() {
             Place::Full => span.used() <= most_used(span),

@@ -141,9 +141,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             if tiny {
                 row.objects += span.tiny_objects();
             } else {
-                row.freed += span.pending();
-                row.live -= span.pending();
-                row.objects += span.used() - span.pending();
+                row.freed += span.unfolded();
+                row.live -= span.unfolded();
+                row.objects += span.used() - span.unfolded();
             }
         });
     }

@@ -16,8 +16,8 @@ use crate::queue::{Linked, Queue};
 #[derive(Debug)]
 pub struct Ownership<S>(AtomicPtr<Queue<S>>);
 
-/// Whether a span's token waits with the span, because its owner's queue was closed or frees were
-/// under way. Guarded by the lock of the class.
+/// Whether a span's token waits with the span, because its owner's queue was closed. Guarded by the
+/// lock of the class.
 #[derive(Debug)]
 pub struct Stranded(AtomicBool);
 

@@ -17,4 +17,4 @@ pub use owner::Owner;
 pub use queue::Queue;
 pub use span::{LARGE, Place, Put, Span, SpanRef, TINY, TINY_BYTES, Taken, descriptor_bytes};
 pub use span_list::SpanList;
-pub use span_remote::{Fold, TinyDrop};
+pub use span_remote::TinyDrop;

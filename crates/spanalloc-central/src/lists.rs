@@ -6,14 +6,13 @@ use core::ptr::{self, NonNull};
 use spanalloc_classes::{Class, ClassTable, MAX_CLASSES, MAX_SLOTS};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PageCache, Pages, Pool};
-use spanalloc_sync::{Lock, Padded, rank};
+use spanalloc_sync::{Lock, Padded, Wait, rank};
 
 use crate::central::Central;
 use crate::handover::deliver;
 use crate::owner::{Owner, Register};
 use crate::queue::Queue;
-use crate::remote::Folded;
-use crate::span::{Place, Span, SpanRef, TINY, TINY_BYTES, descriptor_bytes};
+use crate::span::{LARGE, Place, Span, SpanRef, TINY, TINY_BYTES, descriptor_bytes};
 use crate::span_list::SpanList;
 
 /// The spans of one class that have no owner.
@@ -50,8 +49,20 @@ impl Lists {
 /// The lists of one class, under its lock.
 type ClassLock<W> = Lock<Lists, W, { rank::CENTRAL }>;
 
-/// Bitmap words of the descriptors in each pool; the last pool is that of tiny spans.
-const POOL_WORDS: [usize; 5] = [2, 4, 8, MAX_SLOTS / 64, MAX_SLOTS / 64];
+/// Bitmap words of the descriptors in each pool of ordinary and large spans.
+const POOL_WORDS: [usize; 4] = [2, 4, 8, MAX_SLOTS / 64];
+
+/// Descriptors of one capacity.
+struct Descriptors<W: Wait> {
+    words: usize,
+    pool: Pool<Span, W>,
+}
+
+impl<W: Wait> Descriptors<W> {
+    const fn new(words: usize, tiny: bool) -> Self {
+        Self { words, pool: Pool::new(descriptor_bytes(words, tiny)) }
+    }
+}
 
 /// One central list per size class, over a page heap.
 ///
@@ -60,7 +71,8 @@ const POOL_WORDS: [usize; 5] = [2, 4, 8, MAX_SLOTS / 64, MAX_SLOTS / 64];
 pub struct CentralLists<T, H: Pages> {
     heap: H,
     classes: [Padded<ClassLock<H::Wait>>; MAX_CLASSES],
-    descriptors: [Pool<Span, H::Wait>; POOL_WORDS.len()],
+    descriptors: [Descriptors<H::Wait>; POOL_WORDS.len()],
+    tiny_descriptors: Descriptors<H::Wait>,
     owners: Register<H::Wait>,
     table: PhantomData<fn() -> T>,
 }
@@ -79,17 +91,17 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
             tiny.bytes as usize == TINY_BYTES || tiny.bytes == 0,
             "the class of 16 bytes has 16 bytes or does not exist"
         );
-        let [a, b, c, d, e] = POOL_WORDS;
+        let [a, b, c, d] = POOL_WORDS;
         Self {
             heap,
             classes: [const { Padded::new(Lock::new(Lists::new())) }; MAX_CLASSES],
             descriptors: [
-                Pool::new(descriptor_bytes(a, false)),
-                Pool::new(descriptor_bytes(b, false)),
-                Pool::new(descriptor_bytes(c, false)),
-                Pool::new(descriptor_bytes(d, false)),
-                Pool::new(descriptor_bytes(e, true)),
+                Descriptors::new(a, false),
+                Descriptors::new(b, false),
+                Descriptors::new(c, false),
+                Descriptors::new(d, false),
             ],
+            tiny_descriptors: Descriptors::new((tiny.span_slots as usize).div_ceil(64), true),
             owners: Register::new(),
             table: PhantomData,
         }
@@ -108,10 +120,10 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         unsafe { self.classes.get_unchecked(usize::from(class) & (MAX_CLASSES - 1)) }
     }
 
-    fn pool(&self, words: usize, tiny: bool) -> &Pool<Span, H::Wait> {
-        let [a, b, c, d, e] = &self.descriptors;
-        match words {
-            _ if tiny => e,
+    fn descriptors(&self, class: u8, slots: usize) -> &Descriptors<H::Wait> {
+        let [a, b, c, d] = &self.descriptors;
+        match slots.div_ceil(64) {
+            _ if class == TINY => &self.tiny_descriptors,
             0..=2 => a,
             3..=4 => b,
             5..=8 => c,
@@ -119,31 +131,21 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         }
     }
 
-    fn pool_of(&self, span: SpanRef) -> &Pool<Span, H::Wait> {
-        self.pool(span.slots().div_ceil(64), span.class() == TINY)
-    }
-
     /// Takes the frees of other threads into a span that has no owner and whose class is locked.
-    /// The caller brings the token, and keeps it if frees are still under way.
-    fn fold(&self, span: SpanRef) -> Folded {
+    /// The caller brings the token, which ends.
+    fn fold(&self, span: SpanRef) {
         // SAFETY: the class is locked, the span has no owner, and the caller has the token.
-        let fold = unsafe { span.fold() };
-        if let Some(slot) = fold.twice {
+        if let Some(slot) = unsafe { span.fold() } {
             self.die(Misuse::DoubleFree, span.address_of(slot), span.bytes());
         }
-        fold.folded
     }
 
-    /// Folds a span that has no owner and whose class is locked, on no list, and lists it where it
-    /// belongs now, or gives it back to the heap if no slot is used.
-    fn settle(&self, lists: &Lists, span: SpanRef, token: bool) {
-        let stranded = token && self.fold(span) == Folded::More;
-        if stranded {
-            span.stranded().leave();
-        }
-        if span.used() == 0 && span.pending() == 0 {
+    /// Lists a span that has no owner, whose class is locked and which is on no list, or gives it
+    /// back to the heap if no slot is used.
+    fn settle(&self, lists: &Lists, span: SpanRef) {
+        if span.used() == 0 {
             self.discard(span, None);
-        } else if stranded || span.used() < span.slots() {
+        } else if span.used() < span.slots() {
             lists.insert(span, Place::Partial);
         } else {
             lists.insert(span, Place::Full);
@@ -154,7 +156,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// to the pool.
     fn discard(&self, span: SpanRef, cache: Option<&PageCache>) {
         let (base, pages) = (span.base(), span.pages());
-        let pool = self.pool_of(span);
+        let descriptors = self.descriptors(span.class(), span.slots());
         span.set_place(Place::Pool);
         // SAFETY: no slot is used, so nobody uses the pages, and this thread is the holder.
         let freed = unsafe {
@@ -168,7 +170,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
             self.die(Misuse::DoubleFree, base, 0);
         }
         // SAFETY: the descriptor came from this pool, and no freer is left in it (`remote`).
-        unsafe { pool.put(span.as_ptr()) };
+        unsafe { descriptors.pool.put(span.as_ptr()) };
     }
 
 }
@@ -186,32 +188,10 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
 
     fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef> {
         let lists = self.class(class).lock();
-        let skipped = SpanList::new();
-        let mut found = None;
-        while let Some(span) = lists.partial.pop() {
-            let token = span.stranded().take() && self.fold(span) == Folded::More;
-            if span.used() < span.slots() {
-                span.set_place(Place::Current);
-                span.ownership().claim(queue);
-                if token {
-                    // SAFETY: the token is here. The caller's queue is open, so this is not
-                    // refused, and the caller folds the span when it next drains the queue.
-                    let _ = unsafe { queue.push(span.as_ptr()) };
-                }
-                found = Some(span);
-                break;
-            }
-            if token {
-                span.stranded().leave();
-                skipped.push(span);
-            } else {
-                lists.insert(span, Place::Full);
-            }
-        }
-        while let Some(span) = skipped.pop() {
-            lists.partial.push(span);
-        }
-        found
+        let span = lists.partial.pop()?;
+        span.set_place(Place::Current);
+        span.ownership().claim(queue);
+        Some(span)
     }
 
     fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef> {
@@ -223,8 +203,8 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
             None => (alloc(facts.pages)?, facts.slots),
         };
         let slots = slots as usize;
-        let pool = self.pool(slots.div_ceil(64), class == TINY);
-        let Some(descriptor) = pool.get(&self.heap) else {
+        let descriptors = self.descriptors(class, slots);
+        let Some(descriptor) = descriptors.pool.get(&self.heap) else {
             // SAFETY: the run was just handed out and is unused.
             let _ = unsafe { self.heap.free_cached(cache, run.address, run.pages) };
             return None;
@@ -233,7 +213,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         // the table says.
         let span = unsafe {
             let span = SpanRef::from_descriptor(descriptor);
-            span.cut(class, facts, slots, run);
+            span.cut(descriptors.words, class, facts, slots, run);
             span
         };
         span.ownership().claim(queue);
@@ -250,8 +230,10 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     unsafe fn give(&self, span: SpanRef) {
         let lists = self.class(span.class()).lock();
         span.ownership().disclaim();
-        let token = span.stranded().take();
-        self.settle(&lists, span, token);
+        if span.stranded().take() {
+            self.fold(span);
+        }
+        self.settle(&lists, span);
     }
 
     unsafe fn deliver(&self, span: SpanRef) {
@@ -260,7 +242,8 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
             deliver(span.as_ptr(), self.class(span.class()), |lists, span| {
                 let span = SpanRef::from_descriptor(span);
                 lists.remove(span);
-                self.settle(lists, span, true);
+                self.fold(span);
+                self.settle(lists, span);
             });
         }
     }
@@ -268,7 +251,8 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef> {
         u32::try_from(pages).ok()?;
         let run = self.heap.alloc(pages, align_pages)?;
-        let Some(descriptor) = self.pool(1, false).get(&self.heap) else {
+        let descriptors = self.descriptors(LARGE, 1);
+        let Some(descriptor) = descriptors.pool.get(&self.heap) else {
             // SAFETY: the run was just handed out and is unused.
             let _ = unsafe { self.heap.free(run.address, run.pages) };
             return None;
@@ -277,7 +261,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         // are descriptors of spans.
         unsafe {
             let span = SpanRef::from_descriptor(descriptor);
-            span.cut_large(run);
+            span.cut_large(descriptors.words, run);
             self.heap.set_span(run.address, run.pages, descriptor.as_ptr().cast());
             Some(span)
         }
@@ -333,8 +317,8 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     }
 
     fn for_each_span(&self, mut visit: impl FnMut(SpanRef)) {
-        for pool in &self.descriptors {
-            pool.objects().for_each(|descriptor| {
+        for descriptors in self.descriptors.iter().chain([&self.tiny_descriptors]) {
+            descriptors.pool.objects().for_each(|descriptor| {
                 // SAFETY: the pool holds descriptors of spans; one that was never cut is all zero,
                 // and so at `Place::Pool`.
                 let span = unsafe { SpanRef::from_descriptor(descriptor) };

@@ -4,13 +4,15 @@
 //!  +0    base, owner, used, notify, slots, fresh, class, words, place, zeroed, pages
 //!  +32   free[words]             one bit a slot: set while the slot lies free in the span
 //!  ----  next cache line: written by other threads --------------------------------------
-//!  +r    magic, bytes, link, next, prev, pending, stranded
+//!  +r    magic, bytes, link, next, prev, balance, stranded
 //!  +r+40 remote[words]           one bit a slot: freed by another thread, not folded yet
 //!        (a tiny span: one byte a slot, counting such frees, and then one byte a slot that
 //!        counts the live objects in it)
 //! ```
 //!
-//! Spans of up to 128 slots have their whole owner side in one cache line and 128 bytes in all.
+//! `words` is the capacity of the descriptor, the same for all descriptors of a pool, so that every
+//! field stays where it is when a descriptor is reused. Spans of up to 128 slots have their whole
+//! owner side in one cache line and 128 bytes in all.
 //! Descriptors come from pools and are never unmapped: a stale pointer may always be read.
 //!
 //! Who may touch what: the *holder* of a span is the cache that owns it or, while it has no owner,
@@ -28,7 +30,7 @@ use spanalloc_sync::atomic::{
 
 use crate::handover::{Owned, Ownership, Stranded};
 use crate::queue::Linked;
-use crate::remote::Pending;
+use crate::remote::Balance;
 
 /// The class of tiny spans: 16-byte slots that several objects share.
 pub const TINY: u8 = 0;
@@ -86,7 +88,7 @@ pub(crate) struct Shared {
     link: AtomicPtr<Span>,
     pub(crate) next: AtomicPtr<Span>,
     pub(crate) prev: AtomicPtr<Span>,
-    pub(crate) pending: Pending,
+    pub(crate) balance: Balance,
     stranded: Stranded,
 }
 
@@ -242,8 +244,9 @@ impl SpanRef {
         self.head().class.load(Ordering::Relaxed)
     }
 
+    /// Words of the free bitmap for which the descriptor has room.
     #[inline(always)]
-    fn words(self) -> usize {
+    pub fn words(self) -> usize {
         self.head().words.load(Ordering::Relaxed).into()
     }
 
@@ -292,9 +295,9 @@ impl SpanRef {
     /// Makes a descriptor from the pool the span of `run`, all slots free, at [`Place::Current`].
     ///
     /// # Safety
-    /// The caller took the descriptor from the pool for `words` words, and owns the run, which has
-    /// room for `slots` slots of the class.
-    pub unsafe fn cut(self, class: u8, facts: &Class, slots: usize, run: Run) {
+    /// The caller took the descriptor from the pool for `words` words, which hold `slots` bits, and
+    /// owns the run, which has room for that many slots of the class.
+    pub unsafe fn cut(self, words: usize, class: u8, facts: &Class, slots: usize, run: Run) {
         let head = self.head();
         head.base.store(run.address, Ordering::Relaxed);
         head.pages.store(run.pages as u32, Ordering::Relaxed);
@@ -303,14 +306,13 @@ impl SpanRef {
         head.slots.store(slots as u16, Ordering::Relaxed);
         head.fresh.store(0, Ordering::Relaxed);
         head.class.store(class, Ordering::Relaxed);
-        let words = slots.div_ceil(64);
         head.words.store(words as u8, Ordering::Relaxed);
         let shared = self.shared();
         shared.magic.store(facts.magic, Ordering::Relaxed);
         shared.bytes.store(facts.bytes, Ordering::Relaxed);
         head.zeroed.store(run.zeroed, Ordering::Relaxed);
         for word in 0..words {
-            let left = slots - word * 64;
+            let left = slots.saturating_sub(word * 64);
             let bits = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
             self.free_word(word).store(bits, Ordering::Relaxed);
         }
@@ -320,8 +322,8 @@ impl SpanRef {
     /// Makes a descriptor from the pool the span of one large object.
     ///
     /// # Safety
-    /// The caller took the descriptor from the pool and owns the run.
-    pub unsafe fn cut_large(self, run: Run) {
+    /// The caller took the descriptor from the pool for `words` words and owns the run.
+    pub unsafe fn cut_large(self, words: usize, run: Run) {
         let head = self.head();
         head.base.store(run.address, Ordering::Relaxed);
         head.used.store(1, Ordering::Relaxed);
@@ -329,7 +331,7 @@ impl SpanRef {
         head.slots.store(1, Ordering::Relaxed);
         head.fresh.store(0, Ordering::Relaxed);
         head.class.store(LARGE, Ordering::Relaxed);
-        head.words.store(1, Ordering::Relaxed);
+        head.words.store(words as u8, Ordering::Relaxed);
         head.zeroed.store(run.zeroed, Ordering::Relaxed);
         self.resize_large(run.pages);
         self.set_place(Place::Large);

@@ -2,17 +2,8 @@
 
 use spanalloc_sync::atomic::Ordering;
 
-use crate::remote::{Folded, Marked};
+use crate::remote::Marked;
 use crate::span::{Put, SpanRef, TINY};
-
-/// What a fold found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fold {
-    /// Whether the token is gone.
-    pub folded: Folded,
-    /// A slot that was found free already: it was freed twice.
-    pub twice: Option<usize>,
-}
 
 impl SpanRef {
     /// Marks a slot as freed by a thread that is not the holder.
@@ -25,7 +16,7 @@ impl SpanRef {
         let words = self.remote_words();
         // SAFETY: slot < slots, so the word exists.
         let word = unsafe { words.get_unchecked(slot / 64) };
-        self.shared().pending.mark(word, 1 << (slot % 64), 1)
+        self.shared().balance.mark(word, 1 << (slot % 64), 1)
     }
 
     /// Counts one object of a tiny slot as freed by a thread that is not the holder.
@@ -38,17 +29,18 @@ impl SpanRef {
         let words = self.remote_words();
         // SAFETY: slot < slots, so the word exists.
         let word = unsafe { words.get_unchecked(slot / 8) };
-        self.shared().pending.count(word, 1 << (slot % 8 * 8))
+        self.shared().balance.count(word, 1 << (slot % 8 * 8))
     }
 
-    /// Takes the frees of other threads into the free bitmap.
+    /// Takes the frees of other threads into the free bitmap, and ends the token. Returns a slot
+    /// that was found free already, if there was one: it was freed twice.
     ///
     /// # Safety
     /// The caller is the holder and has the token.
-    pub unsafe fn fold(self) -> Fold {
+    pub unsafe fn fold(self) -> Option<usize> {
         let mut twice = None;
         let tiny = self.class() == TINY;
-        let folded = self.shared().pending.fold(self.remote_words(), |word, mut value| {
+        self.shared().balance.fold(self.remote_words(), |word, mut value| {
             let mut found = 0;
             while value != 0 {
                 let bit = value.trailing_zeros() as usize;
@@ -78,12 +70,12 @@ impl SpanRef {
             }
             found
         });
-        Fold { folded, twice }
+        twice
     }
 
     /// Frees of other threads that no fold has taken yet.
-    pub fn pending(self) -> usize {
-        self.shared().pending.get() as usize
+    pub fn unfolded(self) -> usize {
+        self.shared().balance.unfolded()
     }
 }
 
@@ -134,6 +126,6 @@ impl SpanRef {
     pub fn tiny_objects(self) -> usize {
         let live: usize =
             (0..self.slots()).map(|slot| self.live_count(slot).load(Ordering::Relaxed)).map(usize::from).sum();
-        live.saturating_sub(self.pending())
+        live.saturating_sub(self.unfolded())
     }
 }

@@ -117,6 +117,8 @@ mod tests {
         assert_eq!(Rule::GO.pages(7168), Ok(1));
         assert_eq!(Rule::GO.pages(7160), Ok(7));
         assert_eq!(Rule { waste_divisor: 1, ..Rule::GO }.pages(8200), Ok(2));
+        // The longest span that may be.
+        assert_eq!(Rule { waste_divisor: 1000, ..Rule::GO }.pages(13440), Ok(64));
         // 63 and 65 are odd: only so many whole pages leave no tail.
         let tight = Rule { waste_divisor: u32::MAX, ..Rule::GO };
         assert_eq!(tight.pages(63 * 128), Ok(63));

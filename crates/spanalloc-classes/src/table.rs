@@ -254,3 +254,18 @@ impl fmt::Debug for SizeClasses {
         f.debug_map().entries(self.iter()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClassTable, Go67};
+
+    #[test]
+    fn rounding_is_known_to_find_the_class_where_it_does() {
+        assert_eq!(Go67::CLASSES.rounding, 16 + 32 + 64 + 128 + 4096 + 8192);
+        let powers = SizeClasses::from_sizes(&Rule::GO, &[16, 32, 64, 128, 256]);
+        assert_eq!(powers.rounding, 16 + 32 + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192);
+        let odd = SizeClasses::from_sizes(&Rule::GO, &[8, 24, 40]);
+        assert_eq!(odd.rounding, 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192);
+    }
+}

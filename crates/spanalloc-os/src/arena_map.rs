@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use spanalloc_sync::Counter;
 use spanalloc_sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
+use crate::geometry::is_exact;
 use crate::window::Window;
 use crate::{Geometry, OsError, OsSource, Purpose, Request};
 
@@ -60,7 +61,7 @@ impl<G: Geometry, T> ArenaMap<G, T> {
 
     const BOUNDS_HOLD: () = {
         assert!(G::L1_ENTRIES >= 1 && G::L1_ENTRIES <= MAX_TABLES, "the first level is too large");
-        assert!(G::ARENA_BYTES.is_power_of_two() && G::L2_ENTRIES.is_power_of_two());
+        assert!(is_exact::<G>(), "the geometry does not cover its address space exactly");
         assert!(G::L2_ENTRIES <= isize::MAX as usize / Self::ENTRY_BYTES);
     };
 

@@ -90,7 +90,7 @@ pub type Native = Mips32;
 pub type Native = Any32;
 
 /// Whether a shape covers its address space exactly, with whole powers of two.
-const fn is_exact<G: Geometry>() -> bool {
+pub(crate) const fn is_exact<G: Geometry>() -> bool {
     G::ADDRESS_BITS < u64::BITS
         && G::ARENA_BYTES.is_power_of_two()
         && G::L1_ENTRIES.is_power_of_two()

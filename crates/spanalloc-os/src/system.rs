@@ -132,7 +132,10 @@ pub(crate) unsafe fn allow(at: NonNull<u8>, bytes: usize) -> bool {
 ///
 /// # Safety
 /// `bytes` bytes from `at` are whole pages of ours, and nobody uses them.
-#[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    allow(dead_code, reason = "only Linux promises zeroes")
+)]
 pub(crate) unsafe fn discard(at: NonNull<u8>, bytes: usize) -> bool {
     // SAFETY: the contents are the caller's to lose.
     errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })

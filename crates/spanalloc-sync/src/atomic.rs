@@ -162,7 +162,8 @@ mod modelled {
             if panicking() {
                 return Ok(current);
             }
-            self.object.word()
+            self.object
+                .word()
                 .compare_exchange(self.encode(current), self.encode(new), success, failure)
                 .map(|difference| self.decode(difference))
                 .map_err(|difference| self.decode(difference))

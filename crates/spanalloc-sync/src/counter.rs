@@ -36,3 +36,17 @@ impl Default for Counter {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_wraps_both_ways() {
+        let counter = Counter::default();
+        counter.sub(1);
+        assert_eq!(counter.get(), usize::MAX);
+        counter.add(3);
+        assert_eq!(counter.get(), 2);
+    }
+}

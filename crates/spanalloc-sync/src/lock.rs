@@ -38,21 +38,45 @@ impl<T, W: Wait, const RANK: u8> Lock<T, W, RANK> {
         Self { word: AtomicU32::new(FREE), data: UnsafeCell::new(data), wait: PhantomData }
     }
 
-    /// Takes the lock, waiting as long as it is held. The thread must not hold it already.
+    /// Takes the lock, waiting as long as it is held.
+    ///
+    /// A thread that holds the lock already waits for ever. One that holds any other lock calls
+    /// [`lock_under`](Self::lock_under) instead.
     #[inline]
     pub fn lock(&self) -> LockGuard<'_, T, W, RANK> {
         // Acquire pairs with the Release exchange in the guard's drop.
-        if self
-            .word
-            .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_slow();
         }
         self.guard()
     }
 
     /// Takes the lock while `_held` is held; does not compile unless the rank rises.
+    ///
+    /// Only the guard that is shown is compared. A thread that holds several locks shows the one of
+    /// the highest rank, which is the one it took last.
+    ///
+    /// ```
+    /// use spanalloc_sync::{Lock, Spin, rank};
+    ///
+    /// let central = Lock::<u32, Spin, { rank::CENTRAL }>::new(1);
+    /// let heap = Lock::<u32, Spin, { rank::HEAP }>::new(2);
+    ///
+    /// let held = central.lock();
+    /// assert_eq!(*held + *heap.lock_under(&held), 3);
+    /// ```
+    ///
+    /// The other way round two threads could wait for each other, and this does not compile:
+    ///
+    /// ```compile_fail,E0080
+    /// use spanalloc_sync::{Lock, Spin, rank};
+    ///
+    /// let central = Lock::<u32, Spin, { rank::CENTRAL }>::new(1);
+    /// let heap = Lock::<u32, Spin, { rank::HEAP }>::new(2);
+    ///
+    /// let held = heap.lock();
+    /// assert_eq!(*held + *central.lock_under(&held), 3);
+    /// ```
     #[inline]
     pub fn lock_under<U, V: Wait, const HELD_RANK: u8>(
         &self,
@@ -62,7 +86,7 @@ impl<T, W: Wait, const RANK: u8> Lock<T, W, RANK> {
         self.lock()
     }
 
-    /// Takes the lock if it is free.
+    /// Takes the lock if it is free. Never waits, so the order of ranks does not matter.
     #[inline]
     pub fn try_lock(&self) -> Option<LockGuard<'_, T, W, RANK>> {
         // Acquire pairs with the Release exchange in the guard's drop.
@@ -164,5 +188,88 @@ impl<W: Wait> Drop for Held<'_, W> {
         if self.word.swap(FREE, release) == CONTENDED {
             W::wake_one(self.word);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use core::mem::{MaybeUninit, size_of};
+
+    use super::*;
+    use crate::{Spin, atomic::AtomicUsize};
+
+    static WAITS: AtomicUsize = AtomicUsize::new(0);
+    static WAKES: AtomicUsize = AtomicUsize::new(0);
+
+    /// Counts its calls; for one test alone.
+    struct Counting;
+
+    // SAFETY: `wait` returns at once and so never misses a wake.
+    unsafe impl Wait for Counting {
+        fn wait(_word: &AtomicU32, expected: u32) {
+            assert_eq!(expected, CONTENDED);
+            WAITS.fetch_add(1, Ordering::Relaxed);
+            std::thread::yield_now();
+        }
+
+        fn wake_one(word: &AtomicU32) {
+            assert_ne!(word.load(Ordering::Relaxed), HELD);
+            WAKES.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_word_follows_its_table() {
+        let lock = Lock::<u8, Counting, 1>::new(7);
+        let word = || lock.word.load(Ordering::Relaxed);
+        assert_eq!(word(), FREE);
+        let mut guard = lock.lock();
+        assert_eq!(word(), HELD);
+        assert!(lock.try_lock().is_none());
+        assert_eq!(word(), HELD);
+        *guard += 1;
+        drop(guard);
+        assert_eq!(word(), FREE);
+        assert_eq!((WAITS.load(Ordering::Relaxed), WAKES.load(Ordering::Relaxed)), (0, 0));
+
+        let guard = lock.lock();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let guard = lock.lock();
+                assert_eq!(lock.word.load(Ordering::Relaxed), CONTENDED);
+                assert_eq!(*guard, 8);
+            });
+            while WAITS.load(Ordering::Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(word(), CONTENDED);
+            drop(guard);
+        });
+        assert_eq!(word(), FREE);
+        // One for the guard somebody waited for, one for the waiter's own.
+        assert_eq!(WAKES.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn zeroed_memory_is_a_free_lock() {
+        // SAFETY: all zeroes is a free lock around zero.
+        let lock: Lock<u64, Spin, 1> = unsafe { MaybeUninit::zeroed().assume_init() };
+        *lock.try_lock().unwrap() += 1;
+        assert_eq!(*lock.lock(), 1);
+    }
+
+    #[test]
+    fn a_lock_adds_one_word() {
+        assert_eq!(size_of::<Lock<(), Spin, 1>>(), 4);
+        assert_eq!(size_of::<Lock<u32, Spin, 1>>(), 8);
+    }
+
+    #[test]
+    fn the_data_is_changed_in_place() {
+        static LOCK: Lock<[u8; 3], Spin, 1> = Lock::new([1, 2, 3]);
+        LOCK.lock()[1] = 9;
+        assert_eq!(*LOCK.lock(), [1, 9, 3]);
     }
 }

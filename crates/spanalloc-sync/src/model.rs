@@ -112,10 +112,7 @@ unsafe impl<T> Send for Slot<T> {}
 impl<T> Slot<T> {
     /// A slot without an object.
     pub(crate) const fn new() -> Self {
-        Self {
-            interleaving: AtomicUsize::new(0),
-            object: UnsafeCell::new(MaybeUninit::uninit()),
-        }
+        Self { interleaving: AtomicUsize::new(0), object: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
     /// The object, made by `take` if this is the first use.

@@ -23,3 +23,20 @@ impl<T> Deref for Padded<T> {
         &self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::mem::{align_of, size_of};
+
+    use super::*;
+
+    #[test]
+    fn neighbours_share_no_lines() {
+        assert_eq!(align_of::<Padded<u8>>(), 128);
+        assert_eq!(size_of::<Padded<u8>>(), 128);
+        assert_eq!(size_of::<Padded<[u8; 129]>>(), 256);
+        let pair = [Padded::new(1_u8), Padded::new(2)];
+        assert_eq!((&raw const *pair[1]).addr() - (&raw const *pair[0]).addr(), 128);
+        assert_eq!(*pair[0] + *pair[1], 3);
+    }
+}

@@ -19,3 +19,13 @@ pub const HEAP: u8 = 50;
 pub const METADATA: u8 = 60;
 /// Tables inside an operating-system source.
 pub const OS: u8 = 70;
+
+const _: () = assert!(
+    FALLBACK < CACHES
+        && CACHES < CENTRAL
+        && CENTRAL < SPANS
+        && SPANS < HEAP
+        && HEAP < METADATA
+        && METADATA < OS,
+    "the ranks rise in the order of this file"
+);

@@ -97,7 +97,7 @@ fn two_spinning_threads_exclude_each_other() {
     explored("two spinning", interleavings, 20);
 }
 
-// Exhaustive.
+// Exhaustive: 3,421 interleavings.
 #[test]
 fn three_threads_exclude_each_other() {
     let interleavings = model::check(|| {
@@ -118,10 +118,10 @@ fn three_threads_exclude_each_other() {
         let taken: usize = tries.into_iter().map(|each| each.join().unwrap()).sum();
         assert_eq!(*lock.lock(), 1 + taken);
     });
-    explored("one spinning, two trying", interleavings, 1);
+    explored("one spinning, two trying", interleavings, 3000);
 }
 
-// Exhaustive.
+// Exhaustive: 10 interleavings.
 #[test]
 fn one_of_two_tries_succeeds() {
     let interleavings = model::check(|| {
@@ -137,10 +137,10 @@ fn one_of_two_tries_succeeds() {
         assert_eq!(*count, usize::from(here) + usize::from(there));
         assert!(lock.try_lock().is_none());
     });
-    explored("two trying", interleavings, 1);
+    explored("two trying", interleavings, 10);
 }
 
-// Exhaustive.
+// Exhaustive: 531 interleavings.
 #[test]
 fn rising_ranks_do_not_deadlock() {
     let interleavings = model::check(|| {
@@ -164,7 +164,7 @@ fn rising_ranks_do_not_deadlock() {
         other.join().unwrap();
         assert_eq!((*locks.0.lock(), *locks.1.lock()), (2, 3));
     });
-    explored("two ranks", interleavings, 1);
+    explored("two ranks", interleavings, 500);
 }
 
 // Exhaustive: 42 interleavings. A lost wake-up would be a deadlock.
@@ -216,7 +216,7 @@ fn a_fault_ends_with_its_model() {
     model::check(|| count_with::<Spin>(2));
 }
 
-// Exhaustive.
+// Exhaustive: 14 interleavings.
 #[test]
 fn a_counter_adds_up() {
     let interleavings = model::check(|| {
@@ -233,7 +233,7 @@ fn a_counter_adds_up() {
         other.join().unwrap();
         assert_eq!(counter.get(), 10);
     });
-    explored("counter", interleavings, 1);
+    explored("counter", interleavings, 12);
 }
 
 // What the models of all layers stand on: the shim itself.
@@ -265,9 +265,10 @@ fn send(order: Ordering) {
     sender.join().unwrap();
 }
 
+// Exhaustive: 6 interleavings.
 #[test]
 fn a_released_store_publishes() {
-    explored("published", model::check(|| send(Ordering::Release)), 2);
+    explored("published", model::check(|| send(Ordering::Release)), 5);
 }
 
 #[test]

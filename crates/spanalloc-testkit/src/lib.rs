@@ -1,1 +1,23 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+
+mod codec;
+mod global;
+mod operation;
+pub mod pattern;
+mod replay;
+mod returning;
+mod shadow;
+#[cfg(feature = "proptest")]
+mod strategy;
+mod subject;
+mod violation;
+
+pub use global::Global;
+pub use operation::Operation;
+pub use replay::{Replay, Summary, run};
+pub use returning::Returning;
+pub use shadow::{Object, Shadow};
+#[cfg(feature = "proptest")]
+pub use strategy::{Mix, operations};
+pub use subject::{Subject, Tally};
+pub use violation::{Failure, Violation};

@@ -1,0 +1,115 @@
+//! The comparison: rounds, in each of which every workload runs on every allocator. Criterion
+//! measures and prints each of these runs; the table at the end has the medians over the rounds.
+#![allow(missing_docs, reason = "a program")]
+
+use std::env;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
+use spanalloc_bench::table::Table;
+use spanalloc_bench::{Entry, Plan, Workload, contenders};
+
+/// Samples of a run.
+const SAMPLES: usize = 10;
+const WARM_UP: Duration = Duration::from_millis(60);
+const MEASUREMENT: Duration = Duration::from_millis(150);
+/// Resamples of Criterion's own statistics; the table does not use them.
+const RESAMPLES: usize = 1000;
+/// Rounds, unless the environment says otherwise.
+const ROUNDS: usize = 7;
+const QUICK_ROUNDS: usize = 3;
+const ROUNDS_VARIABLE: &str = "SPANALLOC_BENCH_ROUNDS";
+
+fn main() -> ExitCode {
+    let has = |flag: &str| env::args().any(|argument| argument == flag);
+    // As Criterion decides it: without `--bench` it is `cargo test` that runs this program.
+    let measuring = has("--bench") && !has("--test") && !has("--list");
+    let (rounds, samples) = match (measuring, has("--quick")) {
+        (false, _) => (1, 1),
+        // Criterion's quick mode keeps its last two runs.
+        (true, true) => (rounds().unwrap_or(QUICK_ROUNDS), 2),
+        (true, false) => (rounds().unwrap_or(ROUNDS), SAMPLES),
+    };
+    let contenders = contenders();
+    if measuring {
+        for entry in &contenders {
+            println!("{}: {}", entry.name, (entry.version)());
+            if let Some(flaw) = (entry.flaw)() {
+                eprintln!("{} cannot be compared: {flaw}", entry.name);
+                eprintln!("Build the peers without debug info: see the README of this crate.");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+
+    let mut criterion = Criterion::default()
+        .sample_size(SAMPLES)
+        .warm_up_time(WARM_UP)
+        .measurement_time(MEASUREMENT)
+        .nresamples(RESAMPLES)
+        .without_plots()
+        .save_baseline("last".into())
+        .configure_from_args();
+    let plans: Vec<Rc<Plan>> = Workload::all().into_iter().map(Plan::new).collect();
+    let names: Vec<&str> = contenders.iter().map(|entry| entry.name).collect();
+    let mut table = Table::new(&names, plans.iter().map(|plan| plan.workload().to_string()));
+    for round in 0..rounds {
+        for (row, plan) in plans.iter().enumerate() {
+            for turn in 0..contenders.len() {
+                let column = (turn + round + row) % contenders.len();
+                let times = measure(&mut criterion, plan, contenders[column], round);
+                let kept = times.len().saturating_sub(samples);
+                table.cell(row, column).add_round(&times[kept..]);
+            }
+        }
+    }
+    criterion.final_summary();
+    if measuring && !table.is_empty() {
+        print_table(&table, &contenders, rounds);
+    }
+    ExitCode::SUCCESS
+}
+
+fn rounds() -> Option<usize> {
+    env::var(ROUNDS_VARIABLE).ok()?.parse().ok().filter(|rounds| *rounds > 0)
+}
+
+/// One run: nanoseconds a pair took in each of Criterion's samples, those of the warm-up first.
+fn measure(criterion: &mut Criterion, plan: &Rc<Plan>, entry: Entry, round: usize) -> Vec<f64> {
+    let workload = plan.workload();
+    let mut session = None;
+    let mut times = Vec::new();
+    let mut group = criterion.benchmark_group(workload.to_string());
+    group.sampling_mode(SamplingMode::Flat);
+    group.throughput(Throughput::Elements(workload.pairs_per_unit()));
+    let id = BenchmarkId::new(entry.name, format!("round {}", round + 1));
+    group.bench_function(id, |bencher| {
+        bencher.iter_custom(|units| {
+            // Made here, for Criterion may have been told to skip this run.
+            let session = session.get_or_insert_with(|| (entry.open)(plan));
+            let start = Instant::now();
+            session.run(units);
+            let elapsed = start.elapsed();
+            let pairs = units * workload.pairs_per_unit();
+            times.push(elapsed.as_secs_f64() * 1e9 / pairs as f64);
+            elapsed
+        });
+    });
+    group.finish();
+    times
+}
+
+fn print_table(table: &Table, contenders: &[Entry], rounds: usize) {
+    println!("\n## spanalloc and its peers, {rounds} interleaved rounds\n");
+    for entry in contenders {
+        println!("- {}: {}", entry.name, (entry.version)());
+    }
+    // The system's malloc is the last, and the only other one without the peers.
+    let rival = contenders.get(1).map_or("system", |entry| entry.name);
+    println!("\n{}", table.markdown(rival));
+    if let Some(ratio) = table.mean_ratio("spanalloc", rival) {
+        println!("spanalloc takes {ratio:.3} times the time of {rival} (geometric mean).");
+    }
+}

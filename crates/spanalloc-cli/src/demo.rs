@@ -1,0 +1,189 @@
+use std::env;
+use std::io::{self, BufWriter, Write};
+use std::process::{Command as Process, ExitCode, Stdio};
+
+use clap::Parser;
+
+use crate::args::{Cli, Command, DemoArgs, JobArgs, TextArgs};
+use crate::corpus::Corpus;
+use crate::format::{bytes, count, seconds};
+use crate::outcome::Outcome;
+use crate::{Choice, Error, compare, job, picture};
+
+/// Does what the command line says, in a process that runs on `allocator`.
+///
+/// Exit code 0 if it was done (also when the reader of the output went away), 2 if the command
+/// line is wrong or a path on it cannot be read, 1 for any other failure.
+#[must_use]
+pub fn run(allocator: Choice) -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let done = match cli.command.unwrap_or(Command::Demo(cli.demo)) {
+        Command::Demo(args) => demo(&args, allocator, &mut out),
+        Command::Job(args) => report_job(&args, allocator, &mut out),
+    };
+    match done.and_then(|()| Ok(out.flush()?)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do if that fails, too.
+            let _ = writeln!(io::stderr(), "spanalloc: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn report_job(args: &JobArgs, allocator: Choice, out: &mut impl Write) -> Result<(), Error> {
+    let outcome = job::run(args, allocator)?;
+    serde_json::to_writer(&mut *out, &outcome)?;
+    Ok(writeln!(out)?)
+}
+
+fn demo(args: &DemoArgs, allocator: Choice, out: &mut impl Write) -> Result<(), Error> {
+    let corpus = Corpus::gather(&args.text)?;
+    let (files, size) = (count(corpus.files.len() as u64), bytes(corpus.bytes));
+    writeln!(out, "A word index of {files} files, {size}, made by {} threads.", args.text.threads)?;
+    writeln!(out, "  from  {}\n", corpus.places())?;
+    drop(corpus);
+    out.flush()?;
+
+    let (ours, theirs) = if args.no_compare {
+        let label = String::from(allocator.name());
+        (vec![job::run(&JobArgs { text: args.text.clone(), label }, allocator)?], Vec::new())
+    } else {
+        take_turns(&args.text, args.repeat)?
+    };
+    let middle = median_run(&ours).ok_or_else(|| Error::WrongAnswer(String::from("no run")))?;
+    print_work(out, middle)?;
+    print_heap(out, middle, args.all_classes)?;
+    if !theirs.is_empty() {
+        print_comparison(out, &ours, &theirs)?;
+    }
+    check(ours.iter().chain(&theirs), middle)
+}
+
+/// Runs `repeat` times on each allocator, each time in a process of its own, one at a time. The
+/// order changes from turn to turn.
+fn take_turns(text: &TextArgs, repeat: u16) -> Result<(Vec<Outcome>, Vec<Outcome>), Error> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for turn in 1..=repeat {
+        let mut order = [Choice::Spanalloc, Choice::System];
+        if turn % 2 == 0 {
+            order.reverse();
+        }
+        for allocator in order {
+            let outcome = run_process(text, allocator, &format!("{} {turn}", allocator.name()))?;
+            match allocator {
+                Choice::Spanalloc => ours.push(outcome),
+                Choice::System => theirs.push(outcome),
+            }
+        }
+    }
+    Ok((ours, theirs))
+}
+
+/// Runs the job in another process of this program, on `allocator`.
+fn run_process(text: &TextArgs, allocator: Choice, label: &str) -> Result<Outcome, Error> {
+    let failed = |source| Error::Spawn { allocator: allocator.name(), source };
+    let mut process = Process::new(env::current_exe().map_err(failed)?);
+    process.env(Choice::VARIABLE, allocator.name());
+    process.args(["job", "--label", label, "--threads", &text.threads.to_string()]);
+    if let Some(limit) = text.max_bytes {
+        process.args(["--max-bytes", &limit.to_string()]);
+    }
+    process.arg("--").args(&text.paths);
+    let output = process.stderr(Stdio::inherit()).output().map_err(failed)?;
+    if !output.status.success() {
+        return Err(Error::Process { allocator: allocator.name(), status: output.status });
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The run whose time is in the middle.
+fn median_run(runs: &[Outcome]) -> Option<&Outcome> {
+    let mut by_time: Vec<&Outcome> = runs.iter().collect();
+    by_time.sort_by(|a, b| a.total_seconds().total_cmp(&b.total_seconds()));
+    by_time.get((by_time.len().max(1) - 1) / 2).copied()
+}
+
+fn print_work(out: &mut impl Write, run: &Outcome) -> io::Result<()> {
+    let Outcome { files, bytes: size, lines, words, distinct, skipped, .. } = run;
+    writeln!(
+        out,
+        "indexed {} files, {} of text, {} lines, {} words, {} of them different",
+        count(*files),
+        bytes(*size),
+        count(*lines),
+        count(*words),
+        count(*distinct)
+    )?;
+    let notes = [
+        (skipped.binary, "binary, skipped"),
+        (skipped.unreadable, "not readable, skipped"),
+        (skipped.over_limit, "over the limit of bytes, left out"),
+        (skipped.lossy, "not all UTF-8, indexed with the bad bytes replaced"),
+    ];
+    for (number, what) in notes.into_iter().filter(|(number, _)| *number > 0) {
+        writeln!(out, "  {} {what}", count(number))?;
+    }
+    for name in &skipped.named {
+        writeln!(out, "    {name}")?;
+    }
+    writeln!(out, "\nqueries ({} in bulk, {} shown)", count(run.questions), run.answers.len())?;
+    for answer in &run.answers {
+        let mark = if answer.confirmed { "confirmed" } else { "WRONG" };
+        writeln!(out, "  {}: {}  [{mark}]", answer.question, answer.answer)?;
+    }
+    writeln!(out, "\ntime on {}", run.allocator.name())?;
+    for phase in &run.phases {
+        writeln!(out, "  {:<6} {:>8}  {}", phase.name, seconds(phase.seconds), phase.what)?;
+    }
+    writeln!(out, "  {:<6} {:>8}", "all", seconds(run.total_seconds()))?;
+    let told = |value: Option<u64>| value.map_or_else(|| String::from("not known"), bytes);
+    let memory = run.memory;
+    writeln!(
+        out,
+        "memory: peak {}, with the index {}, after the drop {}\n",
+        told(memory.peak),
+        told(memory.indexed),
+        told(memory.dropped)
+    )
+}
+
+fn print_heap(out: &mut impl Write, run: &Outcome, all_classes: bool) -> io::Result<()> {
+    if run.allocator != Choice::Spanalloc {
+        return writeln!(out, "no picture: this process runs on {}\n", run.allocator.name());
+    }
+    let heap = &run.heap;
+    picture::draw(out, "before the drop", &heap.before_drop, all_classes)?;
+    writeln!(out)?;
+    picture::draw(out, "after the drop", &heap.after_drop, all_classes)?;
+    let left = heap.after_drop.live_objects;
+    let start = heap.objects_at_start;
+    writeln!(out, "({} objects were live at the start, {} are left)\n", count(start), count(left))
+}
+
+fn print_comparison(out: &mut impl Write, ours: &[Outcome], theirs: &[Outcome]) -> io::Result<()> {
+    writeln!(
+        out,
+        "spanalloc beside the system's malloc: medians of {} runs each, in turns, a process each;\n\
+         the same program, which picks its allocator once, at its first allocation, so that both\n\
+         pay the same load and compare a call. ratio: spanalloc / system, below 1 is better.\n",
+        ours.len()
+    )?;
+    compare::print(out, ours, theirs)
+}
+
+/// Whether every run confirmed every answer, and all of them agree with `one`.
+fn check<'a>(runs: impl Iterator<Item = &'a Outcome>, one: &Outcome) -> Result<(), Error> {
+    let key = |run: &Outcome| (run.words, run.distinct, run.questions, run.digest);
+    for run in runs {
+        if let Some(wrong) = run.answers.iter().find(|answer| !answer.confirmed) {
+            return Err(Error::WrongAnswer(wrong.question.clone()));
+        }
+        if key(run) != key(one) {
+            return Err(Error::WrongAnswer(String::from("two runs over the same text differ")));
+        }
+    }
+    Ok(())
+}

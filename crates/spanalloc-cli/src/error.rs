@@ -1,0 +1,67 @@
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+/// Why the command could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A path given as an argument does not exist or cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Path {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A path given as an argument is a device, a pipe or a socket.
+    #[error("cannot read {}: neither a file nor a directory", .0.display())]
+    NotAFile(PathBuf),
+    /// Nothing below the paths is text.
+    #[error("no text found in {0}")]
+    NoText(String),
+    /// The system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The second process could not be started or read.
+    #[error("cannot run a process on the {allocator} allocator: {source}")]
+    Spawn {
+        /// The name of the allocator.
+        allocator: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A process ended early. It has said why.
+    #[error("the process on the {allocator} allocator failed: {status}")]
+    Process {
+        /// The name of the allocator.
+        allocator: &'static str,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// A process reported what cannot be understood.
+    #[error("cannot understand the report of a run: {0}")]
+    Report(#[from] serde_json::Error),
+    /// A query and the plain reading of the text do not agree, or two runs do not.
+    #[error("wrong answer: {0}")]
+    WrongAnswer(String),
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Error {
+    /// The exit code for this error: 2 if the caller asked for something that is not there, else 1.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Path { .. } | Self::NotAFile(_) | Self::NoText(_) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether the reader of the output has gone away, which is no failure.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}

@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+mod answers;
+mod args;
+mod compare;
+mod corpus;
+mod demo;
+mod error;
+mod format;
+mod heap_view;
+mod index;
+mod job;
+mod outcome;
+mod picture;
+mod process_memory;
+mod query;
+mod switch;
+mod text;
+mod workers;
+
+pub use demo::run;
+pub use error::Error;
+pub use index::{Builder, Index, IndexedFile, Posting};
+pub use switch::{Choice, Switch};
+pub use text::{fold, words};

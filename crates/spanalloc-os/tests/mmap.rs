@@ -1,0 +1,188 @@
+//! What `Mmap` promises of a Linux system beyond the contract of every source.
+#![cfg(all(feature = "mmap", target_os = "linux", not(loom)))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a test may panic"
+)]
+
+mod support;
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
+
+use spanalloc_os::{Futex, Mmap, OsSource, Purpose, Request};
+use spanalloc_sync::{Lock, Wait, rank};
+use support::{Cleaned, request};
+
+fn set_errno(value: i32) {
+    // SAFETY: the thread's own number.
+    unsafe { *libc::__errno_location() = value };
+}
+
+fn errno() -> i32 {
+    // SAFETY: the thread's own number.
+    unsafe { *libc::__errno_location() }
+}
+
+/// The rights of the mapping that `at` lies in, as `/proc/self/maps` shows them.
+fn rights(at: NonNull<u8>) -> String {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let line = maps.lines().find(|line| {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let number = |text| usize::from_str_radix(text, 16).unwrap();
+        (number(start)..number(end)).contains(&at.addr().get())
+    });
+    line.unwrap().split(' ').nth(1).unwrap().to_owned()
+}
+
+/// How many of `pages` pages from `at` are in memory.
+fn resident(at: NonNull<u8>, pages: usize) -> usize {
+    let mut there = vec![0_u8; pages];
+    let bytes = pages * Mmap::new().page_bytes();
+    // SAFETY: `there` has a byte for each page.
+    assert_eq!(unsafe { libc::mincore(at.as_ptr().cast(), bytes, there.as_mut_ptr()) }, 0);
+    there.iter().filter(|page| **page & 1 == 1).count()
+}
+
+#[test]
+fn reserved_space_has_no_rights_and_committed_space_has() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let at = os.reserve(request(64 * page, page)).unwrap();
+    assert_eq!(rights(at), "---p");
+    // SAFETY: reserved above.
+    unsafe { os.commit(at, 4 * page).unwrap() };
+    assert_eq!(rights(at), "rw-p");
+    assert_eq!(resident(at, 64), 0, "what is committed is not filled in");
+}
+
+#[test]
+fn decommit_gives_the_memory_back() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let at = os.reserve(request(64 * page, page)).unwrap();
+    // SAFETY: reserved above.
+    unsafe {
+        os.commit(at, 64 * page).unwrap();
+        at.write_bytes(1, 64 * page);
+        assert_eq!(resident(at, 64), 64);
+        os.decommit(at, 63 * page).unwrap();
+    }
+    assert_eq!(resident(at, 64), 1);
+}
+
+#[test]
+fn locked_memory_is_decommitted_too() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let at = os.reserve(request(2 * page, page)).unwrap();
+    // SAFETY: reserved above.
+    unsafe {
+        os.commit(at, 2 * page).unwrap();
+        at.write_bytes(1, 2 * page);
+        assert_eq!(libc::mlock(at.as_ptr().cast(), page), 0);
+        os.decommit(at, page).unwrap();
+        os.commit(at, page).unwrap();
+        assert_eq!(at.read(), 0);
+        assert_eq!(at.add(page).read(), 1, "the page beside it is as it was");
+    }
+}
+
+#[test]
+fn mappings_are_named_if_the_kernel_knows_names() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let request = |purpose| Request { bytes: 4 * page, align: page, hint: 0, purpose };
+    let arena = os.reserve(request(Purpose::Arena)).unwrap();
+    let metadata = os.reserve(request(Purpose::Metadata)).unwrap();
+    // SAFETY: gives a mapping of ours the name it has.
+    let known = unsafe {
+        let name = c"spanalloc arena";
+        let (at, bytes) = (arena.as_ptr(), 4 * page);
+        libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, at, bytes, name.as_ptr()) == 0
+    };
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert_eq!(maps.contains("[anon:spanalloc arena]"), known);
+    assert_eq!(maps.contains("[anon:spanalloc metadata]"), known);
+    assert_ne!(arena, metadata);
+}
+
+#[test]
+fn a_hint_is_a_wish_and_never_replaces_a_mapping() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let taken = os.reserve(request(4 * page, page)).unwrap();
+    let wish = Request { hint: taken.addr().get(), ..request(4 * page, page) };
+    let other = os.reserve(wish).unwrap();
+    assert!(other.addr().get().abs_diff(taken.addr().get()) >= 4 * page);
+}
+
+#[test]
+fn no_verb_changes_errno() {
+    let os = Mmap::new();
+    let page = os.page_bytes();
+    set_errno(77);
+    let huge = (isize::MAX as usize / 2) & !(page - 1);
+    assert!(os.reserve(request(huge, page)).is_err());
+    let at = os.reserve(request(page, page)).unwrap();
+    // SAFETY: reserved above; once released, the page is named again to see the error.
+    unsafe {
+        os.commit(at, page).unwrap();
+        os.decommit(at, page).unwrap();
+        os.release(at, page).unwrap();
+        assert!(os.commit(NonNull::without_provenance(1.try_into().unwrap()), page).is_err());
+        assert!(os.release(NonNull::without_provenance(1.try_into().unwrap()), page).is_err());
+    }
+    let word = AtomicU32::new(1);
+    Futex::wait(&word, 0);
+    Futex::wake_one(&word);
+    assert_eq!(errno(), 77);
+}
+
+#[test]
+fn a_futex_sleeps_until_it_is_woken() {
+    let word = Arc::new(AtomicU32::new(0));
+    let sleeper = {
+        let word = Arc::clone(&word);
+        std::thread::spawn(move || {
+            let start = Instant::now();
+            while word.load(std::sync::atomic::Ordering::Acquire) == 0 {
+                Futex::wait(&word, 0);
+            }
+            start.elapsed()
+        })
+    };
+    std::thread::sleep(Duration::from_millis(50));
+    word.store(1, std::sync::atomic::Ordering::Release);
+    Futex::wake_one(&word);
+    assert!(sleeper.join().unwrap() >= Duration::from_millis(20));
+}
+
+#[test]
+fn a_lock_that_waits_in_the_kernel_excludes() {
+    let lock = Arc::new(Lock::<u64, Futex, { rank::HEAP }>::new(0));
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let lock = Arc::clone(&lock);
+            std::thread::spawn(move || {
+                for _ in 0..5000 {
+                    let mut guard = lock.lock();
+                    let before = *guard;
+                    std::hint::black_box(&guard);
+                    *guard = before + 1;
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert_eq!(*lock.lock(), 20_000);
+}

@@ -1,0 +1,210 @@
+use std::alloc::Layout;
+
+use crate::{Failure, Operation, Shadow, Subject, Tally, Violation};
+
+/// Bytes that may live at once unless [`Replay::with_budget`] says otherwise: 64 MB.
+const BUDGET: usize = 64 << 20;
+
+/// What came of a list of operations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Objects allocated.
+    pub allocated: usize,
+    /// Objects given a new size.
+    pub reallocated: usize,
+    /// Objects given a new size where they were.
+    pub in_place: usize,
+    /// Objects freed, those left at the end included.
+    pub freed: usize,
+    /// Allocations and reallocations that the subject refused.
+    pub refused: usize,
+    /// Most objects that lived at once.
+    pub peak_objects: usize,
+    /// Most bytes that lived at once.
+    pub peak_bytes: usize,
+}
+
+/// A subject, its shadow, and what happened so far.
+#[derive(Debug)]
+pub struct Replay<S> {
+    subject: S,
+    shadow: Shadow,
+    summary: Summary,
+    cache: usize,
+    steps: usize,
+    budget: usize,
+}
+
+/// Does `operations` to `subject`, frees what is left, and says what came of it.
+///
+/// # Errors
+/// The first promise that was not kept, and at which operation. Objects may still live then.
+pub fn run<S: Subject>(subject: S, operations: &[Operation]) -> Result<Summary, Failure> {
+    let mut replay = Replay::new(subject);
+    for operation in operations {
+        replay.apply(operation)?;
+    }
+    replay.finish()?;
+    Ok(replay.summary())
+}
+
+impl<S: Subject> Replay<S> {
+    /// Begins with a subject in which nothing lives.
+    pub fn new(subject: S) -> Self {
+        Self::with_budget(subject, BUDGET)
+    }
+
+    /// As [`new`](Self::new); allocations that would make more than `budget` bytes live are left
+    /// out.
+    pub fn with_budget(subject: S, budget: usize) -> Self {
+        let (shadow, summary) = (Shadow::new(), Summary::default());
+        Self { subject, shadow, summary, cache: 0, steps: 0, budget }
+    }
+
+    /// The subject.
+    pub fn subject(&mut self) -> &mut S {
+        &mut self.subject
+    }
+
+    /// What happened so far.
+    pub fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    /// What lives.
+    pub fn tally(&self) -> Tally {
+        self.shadow.tally()
+    }
+
+    /// Does one operation.
+    ///
+    /// # Errors
+    /// The first promise that was not kept.
+    pub fn apply(&mut self, operation: &Operation) -> Result<(), Failure> {
+        let step = self.steps;
+        self.steps += 1;
+        let result = self.dispatch(operation).and_then(|()| self.audit());
+        result.map_err(|violation| Failure { step, operation: Some(*operation), violation })
+    }
+
+    /// Frees everything, through the caches in turn.
+    ///
+    /// # Errors
+    /// The first promise that was not kept.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        let step = self.steps;
+        let result = self.free_everything();
+        result.map_err(|violation| Failure { step, operation: None, violation })
+    }
+
+    fn free_everything(&mut self) -> Result<(), Violation> {
+        let caches = self.subject.caches().max(1);
+        while let Some((index, _)) = self.shadow.choose(self.summary.freed) {
+            self.subject.switch(self.summary.freed % caches);
+            self.free(index)?;
+        }
+        self.subject.switch(self.cache);
+        self.audit()
+    }
+
+    fn audit(&mut self) -> Result<(), Violation> {
+        let tally = self.shadow.tally();
+        self.summary.peak_objects = self.summary.peak_objects.max(tally.objects);
+        self.summary.peak_bytes = self.summary.peak_bytes.max(tally.bytes);
+        self.subject.audit(tally).map_err(Violation::Accounts)
+    }
+
+    fn dispatch(&mut self, operation: &Operation) -> Result<(), Violation> {
+        match *operation {
+            Operation::Alloc { size, align } => self.alloc(size, align, false),
+            Operation::AllocZeroed { size, align } => self.alloc(size, align, true),
+            Operation::AllocMany { size, align, more } => {
+                (0..=more).try_for_each(|_| self.alloc(size, align, false))
+            }
+            Operation::Realloc { index, size } => self.realloc(index.into(), size),
+            Operation::Free { index } => self.free_at(index.into()),
+            Operation::FreeRemote { index } => {
+                self.subject.switch((self.cache + 1) % self.subject.caches().max(1));
+                let result = self.free_at(index.into());
+                self.subject.switch(self.cache);
+                result
+            }
+            Operation::FreeMany { index, more } => {
+                (0..=more).try_for_each(|_| self.free_at(index.into()))
+            }
+            Operation::Switch { cache } => {
+                self.cache = usize::from(cache) % self.subject.caches().max(1);
+                self.subject.switch(self.cache);
+                Ok(())
+            }
+            Operation::Restart { cache } => {
+                self.subject.restart(usize::from(cache) % self.subject.caches().max(1));
+                Ok(())
+            }
+            Operation::Release { most } => {
+                self.subject.release(most.into());
+                Ok(())
+            }
+        }
+    }
+
+    fn fits(&self, more: usize) -> bool {
+        self.shadow.tally().bytes.checked_add(more).is_some_and(|sum| sum <= self.budget)
+    }
+
+    fn alloc(&mut self, size: usize, align: usize, zeroed: bool) -> Result<(), Violation> {
+        let Ok(layout) = Layout::from_size_align(size, align) else { return Ok(()) };
+        if !self.fits(size) {
+            return Ok(());
+        }
+        let object = match zeroed {
+            true => self.subject.alloc_zeroed(layout),
+            false => self.subject.alloc(layout),
+        };
+        let Some(object) = object else {
+            self.summary.refused += 1;
+            return Ok(());
+        };
+        self.summary.allocated += 1;
+        // SAFETY: the contract of `Subject`; only the shadow uses the object.
+        unsafe { self.shadow.add(object, layout, zeroed) }
+    }
+
+    fn realloc(&mut self, index: usize, size: usize) -> Result<(), Violation> {
+        let Some((index, object)) = self.shadow.choose(index) else { return Ok(()) };
+        let valid = Layout::from_size_align(size, object.layout.align()).is_ok();
+        if !valid || !self.fits(size) {
+            return Ok(());
+        }
+        self.shadow.check(index)?;
+        // SAFETY: the object is live with this layout, and the new size is valid.
+        match unsafe { self.subject.realloc(object.address, object.layout, size) } {
+            None => {
+                self.summary.refused += 1;
+                self.shadow.check(index)
+            }
+            Some(address) => {
+                self.summary.reallocated += 1;
+                self.summary.in_place += usize::from(address == object.address);
+                // SAFETY: the contract of `Subject`; only the shadow uses the object.
+                unsafe { self.shadow.moved(index, address, size) }
+            }
+        }
+    }
+
+    fn free_at(&mut self, index: usize) -> Result<(), Violation> {
+        match self.shadow.choose(index) {
+            Some((index, _)) => self.free(index),
+            None => Ok(()),
+        }
+    }
+
+    fn free(&mut self, index: usize) -> Result<(), Violation> {
+        let object = self.shadow.remove(index)?;
+        self.summary.freed += 1;
+        // SAFETY: the object was live with this layout, and the shadow has forgotten it.
+        unsafe { self.subject.free(object.address, object.layout) };
+        Ok(())
+    }
+}

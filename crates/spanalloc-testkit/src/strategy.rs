@@ -1,0 +1,109 @@
+use proptest::collection::SizeRange;
+use proptest::prelude::*;
+
+use crate::Operation;
+
+/// Sizes at which paths and classes begin and end.
+const BORDERS: [usize; 26] = [
+    0, 1, 7, 8, 9, 15, 16, 17, 24, 48, 112, 128, 144, 1024, 1025, 1152, 2048, 8192, 8193, 27264,
+    28672, 32767, 32768, 32769, 40960, 65536,
+];
+
+/// What a list of random operations is made of.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Mix {
+    /// Caches; with 1 there are no operations on others.
+    pub caches: u8,
+    /// The largest size in bytes.
+    pub max_size: usize,
+    /// The largest alignment, a power of two.
+    pub max_align: usize,
+    /// Out of about 80, how often memory is given back to the system.
+    pub releases: u32,
+}
+
+impl Mix {
+    /// Three caches, sizes up to 300 KB, alignments up to 64 KB, and sometimes memory given back.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { caches: 3, max_size: 300_000, max_align: 64 << 10, releases: 1 }
+    }
+
+    /// The same with this many caches.
+    #[must_use]
+    pub const fn caches(self, caches: u8) -> Self {
+        Self { caches, ..self }
+    }
+
+    /// The same with sizes up to this, in bytes.
+    #[must_use]
+    pub const fn max_size(self, max_size: usize) -> Self {
+        Self { max_size, ..self }
+    }
+
+    /// The same with alignments up to this, a power of two.
+    #[must_use]
+    pub const fn max_align(self, max_align: usize) -> Self {
+        Self { max_align, ..self }
+    }
+
+    /// Sizes: many small ones, the borders of paths and classes, some of whole pages.
+    fn size(self) -> impl Strategy<Value = usize> + use<> {
+        prop_oneof![
+            5 => 1_usize..=16,
+            6 => 17_usize..=256,
+            6 => 257_usize..=4096,
+            3 => 4097_usize..=32768,
+            2 => prop::sample::select(&BORDERS[..]),
+            1 => 32769_usize..=self.max_size.max(32769),
+        ]
+        .prop_map(move |size| size.min(self.max_size))
+    }
+
+    fn align(self) -> impl Strategy<Value = usize> + use<> {
+        prop_oneof![16 => 0_u32..=4, 3 => 5_u32..=13, 1 => 14_u32..=26]
+            .prop_map(move |log2| (1_usize << log2).min(self.max_align))
+    }
+
+    fn operation(self) -> BoxedStrategy<Operation> {
+        let layout = || (self.size(), self.align());
+        let many = 0..16_384_usize;
+        let one = prop_oneof![
+            20 => layout().prop_map(|(size, align)| Operation::Alloc { size, align }),
+            6 => layout().prop_map(|(size, align)| Operation::AllocZeroed { size, align }),
+            3 => (many, 0_u32..=4, any::<u8>()).prop_map(move |(size, align, more)| {
+                let (size, align) = (size.min(self.max_size), (1 << align).min(self.max_align));
+                // As many as make a few spans of small objects, but not hundreds of large ones.
+                Operation::AllocMany { size: size / 8, align, more }
+            }),
+            9 => (any::<u16>(), self.size())
+                .prop_map(|(index, size)| Operation::Realloc { index, size }),
+            20 => any::<u16>().prop_map(|index| Operation::Free { index }),
+            3 => (any::<u16>(), any::<u8>())
+                .prop_map(|(index, more)| Operation::FreeMany { index, more }),
+        ];
+        let others = prop_oneof![
+            6 => any::<u16>().prop_map(|index| Operation::FreeRemote { index }),
+            8 => (0..self.caches).prop_map(|cache| Operation::Switch { cache }),
+            2 => (0..self.caches).prop_map(|cache| Operation::Restart { cache }),
+        ];
+        let release = (0_u16..600).prop_map(|most| Operation::Release { most });
+        let other_weight = if self.caches > 1 { 16 } else { 0 };
+        prop_oneof![61 => one, other_weight => others, self.releases => release].boxed()
+    }
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Lists of random operations. They shrink to shorter lists of smaller operations.
+pub fn operations(
+    mix: Mix,
+    length: impl Into<SizeRange>,
+) -> impl Strategy<Value = Vec<Operation>> {
+    prop::collection::vec(mix.operation(), length)
+}
