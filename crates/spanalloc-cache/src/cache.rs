@@ -8,6 +8,11 @@ use spanalloc_classes::ClassTable;
 use crate::policy::Policy;
 use crate::state::CacheState;
 
+/// The largest size, in bytes, that the inlined paths serve.
+const COMMON_MAX: usize = 1024;
+/// The largest alignment, in bytes, that the inlined paths serve: that of every class.
+const COMMON_ALIGN: usize = 8;
+
 /// Where a Layout's objects live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Path {
@@ -52,7 +57,14 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     /// other kind of owner is registered.
     #[inline(always)]
     pub const unsafe fn new(state: &'a CacheState, central: &'a C) -> Self {
-        const { assert!(P::PACK_MAX <= TINY_BYTES, "at most 16 bytes fit the slot that is shared") };
+        const {
+            let table = C::Table::CLASSES;
+            assert!(P::PACK_MAX <= TINY_BYTES, "at most 16 bytes fit the slot that is shared");
+            assert!(
+                P::PACK_MAX == 0 || table.class(table.class_of(TINY_BYTES)).bytes == 16,
+                "a policy that packs needs a table with a class of 16 bytes"
+            );
+        }
         Self { state, central, policy: PhantomData }
     }
 
@@ -74,11 +86,30 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         }
     }
 
-    /// Memory for `layout` from what is at hand: no lock, no call. None sends the caller to
-    /// [`alloc_slow`](Self::alloc_slow).
+    /// The class of the layouts that the inlined paths serve: those of most objects of a program.
+    #[inline(always)]
+    fn common(layout: Layout) -> Option<u8> {
+        let (size, align) = (layout.size(), layout.align());
+        if size.wrapping_sub(P::PACK_MAX + 1) < COMMON_MAX - P::PACK_MAX && align <= COMMON_ALIGN {
+            return Some(C::Table::CLASSES.class_of(size));
+        }
+        None
+    }
+
+    /// Memory for a common `layout` from the magazine: no lock, no call. None sends the caller to
+    /// [`try_alloc_any`](Self::try_alloc_any).
     #[inline(always)]
     #[must_use]
     pub fn try_alloc(self, layout: Layout) -> Option<*mut u8> {
+        // SAFETY: this thread uses the state (contract of `new`).
+        Self::common(layout).and_then(|class| unsafe { self.state.bin(class).pop() })
+    }
+
+    /// Memory for any `layout` from what is at hand. None sends the caller to
+    /// [`alloc_slow`](Self::alloc_slow).
+    #[inline]
+    #[must_use]
+    pub fn try_alloc_any(self, layout: Layout) -> Option<*mut u8> {
         // SAFETY: this thread uses the state (contract of `new`); tiny aligns are at most 16.
         unsafe {
             match Self::path(layout) {
@@ -106,6 +137,14 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[must_use]
     pub fn alloc(self, layout: Layout) -> *mut u8 {
         match self.try_alloc(layout) {
+            Some(object) => object,
+            None => self.alloc_any(layout),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_any(self, layout: Layout) -> *mut u8 {
+        match self.try_alloc_any(layout) {
             Some(object) => object,
             None => self.alloc_slow(layout),
         }
@@ -135,14 +174,29 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         object
     }
 
-    /// Frees an object into what is at hand. False sends the caller to
-    /// [`free_slow`](Self::free_slow).
+    /// Frees an object of a common layout into the magazine. False sends the caller to
+    /// [`try_free_any`](Self::try_free_any).
     ///
     /// # Safety
     /// As for [`free`](Self::free).
     #[inline(always)]
     #[must_use]
     pub unsafe fn try_free(self, object: *mut u8, layout: Layout) -> bool {
+        match Self::common(layout) {
+            // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
+            Some(class) => unsafe { self.state.bin(class).push(object) },
+            None => false,
+        }
+    }
+
+    /// Frees an object of any layout into what is at hand. False sends the caller to
+    /// [`free_slow`](Self::free_slow).
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[inline]
+    #[must_use]
+    pub unsafe fn try_free_any(self, object: *mut u8, layout: Layout) -> bool {
         match Self::path(layout) {
             // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
             Path::Small(class) => unsafe { self.state.bin(class).push(object) },
@@ -179,6 +233,18 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         // SAFETY: the caller's promise is passed on.
         unsafe {
             if !self.try_free(object, layout) {
+                self.free_any(object, layout);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[inline(never)]
+    unsafe fn free_any(self, object: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            if !self.try_free_any(object, layout) {
                 self.free_slow(object, layout);
             }
         }

@@ -30,21 +30,21 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn free_large(self, object: *mut u8) {
-        let span = self.large_span(object.addr());
+        let span = Self::large_span(self.central, object.addr());
         // SAFETY: the span is large; the caller's promise is passed on.
         unsafe { self.central.free_large(span) };
     }
 
     /// The span of a large object; ends the process if there is none.
-    pub(crate) fn large_span(self, address: usize) -> SpanRef {
-        let Some(span) = self.central.span_at(address) else {
-            self.central.die(Misuse::ForeignPointer, address, 0);
+    pub(crate) fn large_span(central: &C, address: usize) -> SpanRef {
+        let Some(span) = central.span_at(address) else {
+            central.die(Misuse::ForeignPointer, address, 0);
         };
         if span.class() != LARGE {
-            self.central.die(Misuse::SizeMismatch, address, span.bytes());
+            central.die(Misuse::SizeMismatch, address, span.bytes());
         }
         if span.base() != address {
-            self.central.die(Misuse::NotAnObjectStart, address, 0);
+            central.die(Misuse::NotAnObjectStart, address, 0);
         }
         span
     }

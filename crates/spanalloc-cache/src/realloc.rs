@@ -37,7 +37,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// # Safety
     /// As for `free`; both layouts are of the large path.
     unsafe fn resize_large(self, object: *mut u8, new_size: usize) -> bool {
-        let span = self.large_span(object.addr());
+        let span = Self::large_span(self.central, object.addr());
         let pages = new_size.div_ceil(PAGE_BYTES).max(1);
         // SAFETY: the span is large, and its object the caller's; what is cut off is unused.
         span.pages() == pages || unsafe { self.central.resize_large(span, pages) }.is_some()

@@ -1,5 +1,7 @@
 //! The small path behind the magazines: refill and flush.
 
+use core::alloc::Layout;
+
 use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, Place, Put, SpanRef, TINY, TINY_BYTES};
 use spanalloc_classes::{Class, ClassTable};
@@ -7,7 +9,7 @@ use spanalloc_os::Misuse;
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Path};
 use crate::magazine::MAGAZINE;
 use crate::policy::Policy;
 use crate::state::Bin;
@@ -207,44 +209,77 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// `objects` points to `count` objects of this class, which nobody uses.
     unsafe fn flush(self, class: u8, objects: *const *mut u8, count: usize) {
         let facts = Self::facts(class);
-        let (magic, bytes) = (u64::from(facts.magic), facts.bytes as usize);
         let queue = &self.state.owner.queue;
         for index in 0..count {
             // SAFETY: index < count (contract).
             let address = unsafe { objects.add(index).read() }.addr();
-            let Some(span) = self.central.span_at(address) else {
-                self.central.die(Misuse::ForeignPointer, address, 0);
-            };
-            if span.class() != class {
-                self.central.die(Misuse::SizeMismatch, address, bytes);
-            }
-            let offset = span.offset_of(address);
-            let slot = ((offset as u64 * magic) >> 32) as usize;
-            if slot * bytes != offset || slot >= span.slots() {
-                self.central.die(Misuse::NotAnObjectStart, address, bytes);
-            }
+            let (span, slot) = Self::locate(self.central, class, facts, address);
             if span.ownership().is(queue) {
                 // SAFETY: this thread owns the span, and nobody uses the slot (contract).
                 match unsafe { span.put(slot) } {
                     Put::Done => {}
                     Put::Notify => self.rehome_slow(span),
-                    Put::Twice => self.central.die(Misuse::DoubleFree, address, bytes),
+                    Put::Twice => {
+                        self.central.die(Misuse::DoubleFree, address, facts.bytes as usize)
+                    }
                 }
             } else {
                 // SAFETY: nobody uses the slot (contract); it is not tiny, for tiny slots are only
                 // kept by the owner of their span.
-                self.free_remote(span, unsafe { span.mark(slot) }, address);
+                Self::announce(self.central, span, unsafe { span.mark(slot) }, address);
             }
         }
     }
 
+    /// The span and the slot of an object of `class`; ends the process if there is none.
+    #[inline(always)]
+    fn locate(central: &C, class: u8, facts: &Class, address: usize) -> (SpanRef, usize) {
+        let (magic, bytes) = (u64::from(facts.magic), facts.bytes as usize);
+        let Some(span) = central.span_at(address) else {
+            central.die(Misuse::ForeignPointer, address, 0);
+        };
+        if span.class() != class {
+            central.die(Misuse::SizeMismatch, address, bytes);
+        }
+        let offset = span.offset_of(address);
+        let slot = ((offset as u64 * magic) >> 32) as usize;
+        if slot * bytes != offset || slot >= span.slots() {
+            central.die(Misuse::NotAnObjectStart, address, bytes);
+        }
+        (span, slot)
+    }
+
     /// Does what a mark in another thread's span asks for.
-    pub(crate) fn free_remote(self, span: SpanRef, marked: Marked, address: usize) {
+    pub(crate) fn announce(central: &C, span: SpanRef, marked: Marked, address: usize) {
         match marked {
             Marked::Done => {}
             // SAFETY: the mark gave this thread the token.
-            Marked::Token => unsafe { self.central.deliver(span) },
-            Marked::Twice => self.central.die(Misuse::DoubleFree, address, span.bytes()),
+            Marked::Token => unsafe { central.deliver(span) },
+            Marked::Twice => central.die(Misuse::DoubleFree, address, span.bytes()),
+        }
+    }
+
+    /// Frees an object as a thread that has no cache: into its span, whoever owns that.
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free).
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn free_uncached(central: &C, object: *mut u8, layout: Layout) {
+        let address = object.addr();
+        match Self::path(layout) {
+            // SAFETY: the caller's promise is passed on.
+            Path::Large => unsafe { central.free_large(Self::large_span(central, address)) },
+            Path::Tiny => {
+                let (span, slot) = Self::locate_tiny(central, address);
+                // SAFETY: nobody uses the object (contract), and its span is tiny.
+                Self::announce(central, span, unsafe { span.mark_tiny(slot) }, address);
+            }
+            Path::Small(class) => {
+                let (span, slot) = Self::locate(central, class, Self::facts(class), address);
+                // SAFETY: nobody uses the object (contract), and its span is not tiny.
+                Self::announce(central, span, unsafe { span.mark(slot) }, address);
+            }
         }
     }
 

@@ -78,17 +78,21 @@ impl<C: Central, P: Policy> ThreadCache<C, P> {
         NonNull::new(self.cache()?.alloc_zeroed(layout))
     }
 
-    /// Frees an object. If there is no memory for a cache's state, and so none of its objects
-    /// could be flushed, the object stays allocated.
+    /// Frees an object.
     ///
     /// # Safety
     /// The object came from a cache over the same central lists with the same policy, with this
     /// layout, and nobody uses it any more.
     #[inline]
     pub unsafe fn free(&mut self, object: NonNull<u8>, layout: Layout) {
-        if let Some(cache) = self.cache() {
-            // SAFETY: the caller's promise is passed on.
-            unsafe { cache.free(object.as_ptr(), layout) };
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            match self.cache() {
+                Some(cache) => cache.free(object.as_ptr(), layout),
+                None => {
+                    Cache::<C, P>::free_uncached(&self.central, object.as_ptr(), layout);
+                }
+            }
         }
     }
 

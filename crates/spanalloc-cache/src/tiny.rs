@@ -5,7 +5,6 @@
 //! packing writes only to the cache and no free can bring the count to zero. Closing the slot
 //! exchanges the credit for the true number.
 
-use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, SpanRef, TINY_BYTES, TinyDrop};
 use spanalloc_os::Misuse;
 use spanalloc_sync::atomic::Ordering;
@@ -66,13 +65,12 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// The object is tiny and nobody uses it any more.
     #[inline(always)]
     pub(crate) unsafe fn try_free_tiny(self, object: *mut u8) -> bool {
-        if let Some(span) = self.central.span_at(object.addr())
-            && span.ownership().is(&self.state.owner.queue)
-            && span.class() == SHARED
-        {
-            return span.drop_tiny_unless_last(span.offset_of(object.addr()) / TINY_BYTES);
-        }
-        false
+        let mine = |span: &SpanRef| {
+            span.ownership().is(&self.state.owner.queue) && span.class() == SHARED
+        };
+        self.central.span_at(object.addr()).filter(mine).is_some_and(|span| {
+            span.drop_tiny_unless_last(span.offset_of(object.addr()) / TINY_BYTES)
+        })
     }
 
     /// Frees a tiny object: the last of its slot, or another thread's.
@@ -83,13 +81,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[inline(never)]
     pub(crate) unsafe fn free_tiny_slow(self, object: *mut u8) {
         let address = object.addr();
-        let Some(span) = self.central.span_at(address) else {
-            self.central.die(Misuse::ForeignPointer, address, 0);
-        };
-        if span.class() != SHARED {
-            self.central.die(Misuse::SizeMismatch, address, span.bytes());
-        }
-        let index = span.offset_of(address) / TINY_BYTES;
+        let (span, index) = Self::locate_tiny(self.central, address);
         if span.ownership().is(&self.state.owner.queue) {
             match span.drop_tiny(index, 1) {
                 TinyDrop::Live => {}
@@ -98,9 +90,19 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             }
         } else {
             // SAFETY: the caller's promise; the span is tiny.
-            let marked: Marked = unsafe { span.mark_tiny(index) };
-            self.free_remote(span, marked, address);
+            Self::announce(self.central, span, unsafe { span.mark_tiny(index) }, address);
         }
+    }
+
+    /// The span and the slot of a tiny object; ends the process if there is none.
+    pub(crate) fn locate_tiny(central: &C, address: usize) -> (SpanRef, usize) {
+        let Some(span) = central.span_at(address) else {
+            central.die(Misuse::ForeignPointer, address, 0);
+        };
+        if span.class() != SHARED {
+            central.die(Misuse::SizeMismatch, address, span.bytes());
+        }
+        (span, span.offset_of(address) / TINY_BYTES)
     }
 
     /// Keeps a slot of this thread's, in which no object lives, for the next one to open.

@@ -31,7 +31,7 @@ pub unsafe trait Central {
     fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef>;
 
     /// A new span of `class` from the page heap, as [`take`](Self::take). The caller is the only
-    /// user of `cache`.
+    /// user of `cache`. None for tiny spans if the table has no class of 16 bytes.
     fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef>;
 
     /// Gives a span in which no slot is used back to the page heap.

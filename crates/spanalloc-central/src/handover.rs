@@ -120,10 +120,7 @@ pub unsafe fn deliver<S: Owned, L, W: Wait, const RANK: u8>(
     // Acquire pairs with the Release in `claim` and `disclaim`.
     let seen = ownership.0.load(Ordering::Acquire);
     // SAFETY: the token gives the right to the link; a queue, once an owner, stays mapped for ever.
-    if let Some(queue) = unsafe { seen.as_ref() }
-        // SAFETY: as above.
-        && unsafe { queue.push(span) }.is_ok()
-    {
+    if !seen.is_null() && unsafe { (*seen).push(span) }.is_ok() {
         return;
     }
     let mut guard = lock.lock();

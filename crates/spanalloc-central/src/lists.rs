@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use spanalloc_classes::{Class, ClassTable, MAX_CLASSES, MAX_SLOTS};
 use spanalloc_os::{Misuse, Report};
-use spanalloc_pages::{PageCache, Pages, Pool};
+use spanalloc_pages::{PAGE_BYTES, PageCache, Pages, Pool};
 use spanalloc_sync::{Lock, Padded, Wait, rank};
 
 use crate::central::Central;
@@ -14,6 +14,11 @@ use crate::owner::{Owner, Register};
 use crate::queue::Queue;
 use crate::span::{LARGE, Place, Span, SpanRef, TINY, TINY_BYTES, descriptor_bytes};
 use crate::span_list::SpanList;
+
+const _: () = assert!(
+    spanalloc_classes::PAGE_BYTES as usize == PAGE_BYTES,
+    "size classes and page heap mean the same by a page"
+);
 
 /// The spans of one class that have no owner.
 #[derive(Debug, Default)]
@@ -87,10 +92,6 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Empty lists over `heap`.
     pub const fn new(heap: H) -> Self {
         let tiny = Self::tiny_facts();
-        assert!(
-            tiny.bytes as usize == TINY_BYTES || tiny.bytes == 0,
-            "the class of 16 bytes has 16 bytes or does not exist"
-        );
         let [a, b, c, d] = POOL_WORDS;
         Self {
             heap,
@@ -172,7 +173,6 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         // SAFETY: the descriptor came from this pool, and no freer is left in it (`remote`).
         unsafe { descriptors.pool.put(span.as_ptr()) };
     }
-
 }
 
 // SAFETY: each method below keeps its part of the contract; spans come from runs of the page heap,
@@ -196,6 +196,9 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
 
     fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef> {
         let facts = Self::facts(class);
+        if class == TINY && facts.bytes as usize != TINY_BYTES {
+            return None;
+        }
         // SAFETY: the caller is the only user of its page cache.
         let alloc = |pages: u32| unsafe { self.heap.alloc_cached(cache, pages as usize) };
         let (run, slots) = match alloc(facts.span_pages) {
@@ -278,7 +281,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         let (base, now) = (span.base(), span.pages());
         u32::try_from(pages).ok()?;
         if pages < now {
-            let tail = base + pages * spanalloc_pages::PAGE_BYTES;
+            let tail = base + pages * PAGE_BYTES;
             // SAFETY: the caller owns the object and gives its tail back.
             unsafe {
                 self.heap.set_span(tail, now - pages, ptr::null_mut());

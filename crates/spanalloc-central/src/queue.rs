@@ -128,7 +128,11 @@ pub struct Drain<T> {
 
 impl<T> From<usize> for Drain<T> {
     fn from(head: usize) -> Self {
-        let next = if head == CLOSED { None } else { NonNull::new(ptr::with_exposed_provenance_mut(head)) };
+        let next = if head == CLOSED {
+            None
+        } else {
+            NonNull::new(ptr::with_exposed_provenance_mut(head))
+        };
         Self { next }
     }
 }

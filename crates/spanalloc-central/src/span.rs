@@ -19,10 +19,10 @@
 //! whoever holds the lock of its class. The holder alone uses the first part and the list links.
 //! Plain loads and stores are relaxed atomics here because statistics read them at any time.
 
-use core::mem::{align_of, size_of};
+use core::mem::{align_of, offset_of, size_of};
 use core::ptr::{self, NonNull};
 
-use spanalloc_classes::Class;
+use spanalloc_classes::{Class, MAX_SLOTS};
 use spanalloc_pages::{PAGE_BYTES, Run};
 use spanalloc_sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
@@ -92,31 +92,59 @@ pub(crate) struct Shared {
     stranded: Stranded,
 }
 
-/// Offset of the free bitmap.
-const FREE_OFFSET: usize = 32;
 const LINE: usize = 64;
+/// Bytes of a word of slots. All offsets follow from the sizes of the atomics, which are those of
+/// the integers except in a model.
+const WORD: usize = size_of::<AtomicU64>();
+/// Slots counted in one remote word of a tiny span: a byte each.
+const LANES: usize = 8;
 
-const _: () = assert!(size_of::<usize>() != 8 || offset_of_last() < FREE_OFFSET);
-const _: () = assert!(align_of::<Shared>() <= LINE && align_of::<Span>() == LINE);
-
-const fn offset_of_last() -> usize {
-    core::mem::offset_of!(Span, pages)
-}
+/// Offset of the free bitmap: behind the last field of [`Span`].
+const FREE_OFFSET: usize =
+    (offset_of!(Span, pages) + size_of::<AtomicU32>()).next_multiple_of(align_of::<AtomicU64>());
 
 const fn shared_offset(words: usize) -> usize {
-    (FREE_OFFSET + words * 8).next_multiple_of(LINE)
+    (FREE_OFFSET + words * WORD).next_multiple_of(LINE)
 }
 
 const fn remote_offset(words: usize) -> usize {
-    (shared_offset(words) + size_of::<Shared>()).next_multiple_of(8)
+    (shared_offset(words) + size_of::<Shared>()).next_multiple_of(align_of::<AtomicU64>())
+}
+
+/// Remote words of a descriptor whose free bitmap has `words` words.
+const fn remote_count(words: usize, tiny: bool) -> usize {
+    if tiny { words * (64 / LANES) } else { words }
+}
+
+/// Offset of the counts of live objects in a tiny descriptor.
+const fn live_offset(words: usize) -> usize {
+    remote_offset(words) + remote_count(words, true) * WORD
 }
 
 /// Bytes of the descriptor of a span whose free bitmap has `words` words.
 #[must_use]
 pub const fn descriptor_bytes(words: usize, tiny: bool) -> usize {
-    let counted = if tiny { words * 64 * 2 } else { words * 8 };
-    (remote_offset(words) + counted).next_multiple_of(LINE)
+    let end = if tiny {
+        live_offset(words) + words * 64 * size_of::<AtomicU8>()
+    } else {
+        remote_offset(words) + remote_count(words, false) * WORD
+    };
+    end.next_multiple_of(LINE)
 }
+
+const _: () = assert!(align_of::<Shared>() <= LINE && align_of::<Span>() == LINE);
+// `words` and the counts of slots fit their fields.
+const _: () = assert!(MAX_SLOTS / 64 <= u8::MAX as usize && MAX_SLOTS <= u16::MAX as usize);
+// What the drawing above says of 64-bit systems.
+const _: () = assert!(
+    size_of::<usize>() != 8
+        || WORD != 8
+        || (FREE_OFFSET == 32
+            && shared_offset(4) == LINE
+            && remote_offset(4) == LINE + 40
+            && descriptor_bytes(2, false) == 2 * LINE
+            && descriptor_bytes(4, false) == 3 * LINE)
+);
 
 /// What [`SpanRef::take`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +216,7 @@ impl SpanRef {
     #[inline]
     pub(crate) fn remote_words<'a>(self) -> &'a [AtomicU64] {
         let words = self.words();
-        let count = if self.class() == TINY { words * 8 } else { words };
+        let count = remote_count(words, self.class() == TINY);
         // SAFETY: the descriptor has this many words there (`descriptor_bytes`), for ever.
         unsafe {
             let first = self.0.cast::<u8>().add(remote_offset(words)).cast::<AtomicU64>();
@@ -201,10 +229,8 @@ impl SpanRef {
     pub(crate) fn live_count<'a>(self, slot: usize) -> &'a AtomicU8 {
         let words = self.words();
         debug_assert!(self.class() == TINY && slot < words * 64);
-        // SAFETY: tiny descriptors have words * 64 counters after the remote words.
-        unsafe {
-            self.0.cast::<u8>().add(remote_offset(words) + words * 64 + slot).cast().as_ref()
-        }
+        // SAFETY: tiny descriptors have words * 64 counters there.
+        unsafe { self.0.cast::<u8>().add(live_offset(words)).cast::<AtomicU8>().add(slot).as_ref() }
     }
 
     /// Address of the first slot.
@@ -381,7 +407,7 @@ impl SpanRef {
         let count = want.min(self.slots() - used);
         let (base, bytes) = (self.base(), self.bytes());
         let (mut left, mut word) = (count, 0);
-        let (mut first, mut last) = (usize::MAX, 0);
+        let (mut first, mut end) = (usize::MAX, 0);
         while left > 0 {
             let mut bits = self.free_word(word).load(Ordering::Relaxed);
             if bits == 0 {
@@ -390,10 +416,11 @@ impl SpanRef {
             }
             first = first.min(word * 64 + bits.trailing_zeros() as usize);
             while bits != 0 && left > 0 {
-                last = word * 64 + bits.trailing_zeros() as usize;
+                let slot = word * 64 + bits.trailing_zeros() as usize;
+                end = slot + 1;
                 bits &= bits - 1;
                 left -= 1;
-                let address = base + last * bytes;
+                let address = base + slot * bytes;
                 // SAFETY: left < count <= want, which `out` has room for (contract).
                 unsafe { out.add(left).write(ptr::with_exposed_provenance_mut(address)) };
             }
@@ -402,7 +429,7 @@ impl SpanRef {
         }
         head.used.store((used + count) as u16, Ordering::Relaxed);
         let fresh: usize = head.fresh.load(Ordering::Relaxed).into();
-        head.fresh.store(fresh.max(last + 1) as u16, Ordering::Relaxed);
+        head.fresh.store(fresh.max(end) as u16, Ordering::Relaxed);
         Taken { count, zeroed: first >= fresh && self.zeroed() }
     }
 

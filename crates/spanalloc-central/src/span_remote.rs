@@ -124,8 +124,10 @@ impl SpanRef {
 
     /// Objects that live in a tiny span, the credits of open slots included.
     pub fn tiny_objects(self) -> usize {
-        let live: usize =
-            (0..self.slots()).map(|slot| self.live_count(slot).load(Ordering::Relaxed)).map(usize::from).sum();
+        let live: usize = (0..self.slots())
+            .map(|slot| self.live_count(slot).load(Ordering::Relaxed))
+            .map(usize::from)
+            .sum();
         live.saturating_sub(self.unfolded())
     }
 }

@@ -1,4 +1,5 @@
-//! Allocation for threads whose cache is gone: one cache for all of them, under a lock.
+//! Allocation for threads whose cache is gone: one cache for all of them, under a lock. They free
+//! without it, into the spans of others.
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -19,17 +20,6 @@ pub(crate) fn alloc_slow(layout: Layout) -> *mut u8 {
 #[inline(never)]
 pub(crate) fn alloc_zeroed_slow(layout: Layout) -> *mut u8 {
     raw(FALLBACK.lock().alloc_zeroed(layout))
-}
-
-/// # Safety
-/// As for `GlobalAlloc::dealloc`.
-#[cold]
-#[inline(never)]
-pub(crate) unsafe fn free_slow(object: *mut u8, layout: Layout) {
-    if let Some(object) = NonNull::new(object) {
-        // SAFETY: the caller's promise is passed on; all caches are over the same lists.
-        unsafe { FALLBACK.lock().free(object, layout) };
-    }
 }
 
 /// # Safety

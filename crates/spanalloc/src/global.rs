@@ -1,5 +1,6 @@
 use core::alloc::{GlobalAlloc, Layout};
 
+use crate::heap::{CENTRAL, Cache};
 use crate::{fallback, thread};
 
 /// spanalloc as the allocator of a Rust program.
@@ -26,7 +27,7 @@ unsafe impl GlobalAlloc for Spanalloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match thread::slot().try_alloc(layout) {
             Some(object) => object,
-            None => alloc_slow(layout),
+            None => alloc_any(layout),
         }
     }
 
@@ -35,7 +36,7 @@ unsafe impl GlobalAlloc for Spanalloc {
         // SAFETY: the caller's promise is passed on.
         unsafe {
             if !thread::slot().try_free(object, layout) {
-                free_slow(object, layout);
+                free_any(object, layout);
             }
         }
     }
@@ -60,11 +61,31 @@ unsafe impl GlobalAlloc for Spanalloc {
     }
 }
 
+#[inline(never)]
+fn alloc_any(layout: Layout) -> *mut u8 {
+    match thread::slot().try_alloc_any(layout) {
+        Some(object) => object,
+        None => alloc_slow(layout),
+    }
+}
+
+/// # Safety
+/// As for `GlobalAlloc::dealloc`.
+#[inline(never)]
+unsafe fn free_any(object: *mut u8, layout: Layout) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        if !thread::slot().try_free_any(object, layout) {
+            free_slow(object, layout);
+        }
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn alloc_slow(layout: Layout) -> *mut u8 {
     match thread::cache_slow() {
-        Some(cache) => cache.alloc(layout),
+        Some(cache) => cache.alloc_slow(layout),
         None => fallback::alloc_slow(layout),
     }
 }
@@ -77,8 +98,8 @@ unsafe fn free_slow(object: *mut u8, layout: Layout) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         match thread::cache_slow() {
-            Some(cache) => cache.free(object, layout),
-            None => fallback::free_slow(object, layout),
+            Some(cache) => cache.free_slow(object, layout),
+            None => Cache::free_uncached(&CENTRAL, object, layout),
         }
     }
 }

@@ -20,14 +20,15 @@ use spanalloc_cache::CacheState;
 use crate::heap::{CENTRAL, Cache, ENDED, UNSET};
 
 std::thread_local! {
-    static SLOT: Cell<&'static CacheState> = const { Cell::new(&UNSET) };
+    static SLOT: Cell<*const CacheState> = const { Cell::new(&raw const UNSET) };
 }
 
 /// The cache in the thread's slot, which may be one of the two that hold nothing.
 #[inline(always)]
 pub(crate) fn slot() -> Cache {
-    // SAFETY: the state is this thread's, or holds nothing and is never written to.
-    unsafe { Cache::new(SLOT.get(), &CENTRAL) }
+    // SAFETY: the slot points to one of the two statics, which hold nothing and are never written
+    // to, or to this thread's state, which is never unmapped.
+    unsafe { Cache::new(&*SLOT.get(), &CENTRAL) }
 }
 
 /// The thread's cache; None if it has none any more.
