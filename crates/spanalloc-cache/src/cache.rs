@@ -277,3 +277,50 @@ pub(crate) fn tiny_align(layout: Layout) -> usize {
 
 /// The class of the slots that tiny objects share.
 pub(crate) const SHARED: u8 = TINY;
+
+#[cfg(test)]
+mod tests {
+    use spanalloc_central::CentralLists;
+    use spanalloc_classes::Go67;
+    use spanalloc_os::Mmap;
+    use spanalloc_pages::PageHeap;
+
+    use super::*;
+    use crate::policy::Fast;
+
+    type Plain<'a> = Cache<'a, CentralLists<Go67, PageHeap<Mmap>>, Fast>;
+
+    fn path(size: usize, align: usize) -> Path {
+        Plain::path(Layout::from_size_align(size, align).unwrap())
+    }
+
+    fn class(size: usize) -> Path {
+        Path::Small(Go67::CLASSES.class_of(size))
+    }
+
+    #[test]
+    fn the_path_follows_from_size_and_alignment() {
+        assert_eq!([path(0, 1), path(7, 1), path(4, 16)], [Path::Tiny; 3]);
+        assert_eq!([path(8, 1), path(8, 8)], [class(8); 2]);
+        assert_eq!(path(7, 32), class(32));
+        assert_eq!(path(17, 16), class(32), "a slot of 24 bytes is not aligned to 16");
+        assert_eq!([path(32768, 8), path(1, 8192)], [class(32768), class(8192)]);
+        assert_eq!([path(32769, 1), path(1, 16384), path(0, 1 << 29)], [Path::Large; 3]);
+    }
+
+    #[test]
+    fn the_common_layouts_are_those_between_tiny_and_1024_bytes() {
+        let common = |size, align| Plain::common(Layout::from_size_align(size, align).unwrap());
+        assert_eq!([common(0, 1), common(7, 1), common(1025, 8), common(64, 16)], [None; 4]);
+        for size in 8..=1024 {
+            assert_eq!(common(size, 8).map(Path::Small), Some(path(size, 8)));
+        }
+    }
+
+    #[test]
+    fn a_tiny_object_is_aligned_as_its_size_suggests_and_never_less_than_asked() {
+        let align = |size, align| tiny_align(Layout::from_size_align(size, align).unwrap());
+        assert_eq!([1, 2, 3, 4, 5, 6, 7, 8].map(|size| align(size, 1)), [1, 2, 1, 4, 1, 2, 1, 8]);
+        assert_eq!([align(1, 8), align(8, 16), align(0, 4)], [8, 16, 4]);
+    }
+}

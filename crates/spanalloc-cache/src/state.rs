@@ -215,3 +215,81 @@ impl CacheState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn an_unused_bin_gives_nothing_and_takes_nothing() {
+        let bin = Bin::new();
+        let mut object = 0u64;
+        // SAFETY: this thread is the bin's.
+        unsafe {
+            assert_eq!(bin.pop(), None);
+            assert!(!bin.push((&raw mut object).cast()));
+        }
+        assert_eq!(bin.cached(), 0);
+    }
+
+    #[test]
+    fn a_bin_takes_up_to_its_limit_and_gives_the_newest_loaded_first() {
+        let bin = Bin::new();
+        bin.limit.set(2);
+        let mut objects = [0u64; 3];
+        let [a, b, c] = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
+        // SAFETY: this thread is the bin's; magazines hold two objects at least.
+        unsafe {
+            assert!(bin.push(a) && bin.push(b) && !bin.push(c));
+            assert_eq!(bin.pop(), None, "freed objects are not handed out before a refill");
+            bin.loaded_objects.copy_from(&bin.freed_objects, 2);
+            bin.loaded.set(2);
+            bin.freed.set(0);
+            assert_eq!((bin.pop(), bin.pop(), bin.pop()), (Some(b), Some(a), None));
+        }
+    }
+
+    /// Opens `slot` and packs objects of these sizes and alignments; the offsets at which they land.
+    fn pack(objects: &[(usize, usize)]) -> Vec<Option<usize>> {
+        let mut slot = [0u128; 1];
+        let address: *mut u8 = slot.as_mut_ptr().cast();
+        let open = OpenSlot::new();
+        open.address.store(address, Ordering::Relaxed);
+        open.room.store(TINY_BYTES as u32, Ordering::Relaxed);
+        let offset = |object: *mut u8| object.addr() - address.addr();
+        // SAFETY: this thread is the slot's, and the alignments are powers of two up to 16.
+        objects.iter().map(|&(size, align)| unsafe { open.pack(size, align) }.map(offset)).collect()
+    }
+
+    #[test]
+    fn a_slot_is_filled_from_the_front_as_alignment_allows() {
+        assert_eq!(pack(&[(1, 1), (2, 2), (4, 4), (8, 8)]), [Some(0), Some(2), Some(4), Some(8)]);
+        assert_eq!(pack(&[(1, 1), (8, 8), (1, 1)]), [Some(0), Some(8), None]);
+        assert_eq!(pack(&[(16, 16), (1, 1)]), [Some(0), None]);
+        assert_eq!(pack(&[(1, 1); 17])[16], None);
+        assert_eq!(pack(&[(1, 16), (1, 16)]), [Some(0), None]);
+    }
+
+    #[test]
+    fn a_slot_without_room_packs_nothing_and_has_no_credit() {
+        let open = OpenSlot::new();
+        // SAFETY: this thread is the slot's.
+        assert_eq!(unsafe { open.pack(1, 1) }, None);
+        assert_eq!(open.credit(), 0);
+    }
+
+    #[test]
+    fn only_bins_in_use_are_visited() {
+        let state = Box::new(CacheState::empty());
+        assert_eq!(state.used_bins().count(), 0);
+        for class in [0, 63, 64, 127] {
+            state.set_used(class);
+        }
+        assert_eq!(state.used_bins().map(|(class, _)| class).collect::<Vec<_>>(), [0, 63, 64, 127]);
+        state.reset();
+        assert_eq!(state.used_bins().count(), 0);
+    }
+}

@@ -33,7 +33,7 @@ pub struct ClassStats {
 /// What a whole allocator holds.
 ///
 /// Exact while no other thread is inside the allocator. `pages.pages_in_use` is the sum of the
-/// pages of all classes, of the large objects and of the page caches.
+/// pages of all classes, of the large objects, of the page caches and of `pages.metadata_pages`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -86,7 +86,8 @@ impl Snapshot {
         let spans: usize = self.rows().map(|row| row.pages).sum();
         let pages = &self.pages;
         self.rows().all(slots)
-            && spans + self.large_pages + self.cached_pages == pages.pages_in_use
+            && spans + self.large_pages + self.cached_pages + pages.metadata_pages
+                == pages.pages_in_use
             && (pages.pages_in_use + pages.pages_free) * spanalloc_pages::PAGE_BYTES
                 == pages.reserved
             && pages.committed <= pages.reserved

@@ -3,7 +3,7 @@ use core::ptr::{self, NonNull};
 
 use spanalloc_os::{ArenaMap, Geometry, Native, OsSource, Report};
 use spanalloc_sync::atomic::Ordering;
-use spanalloc_sync::{Lock, rank};
+use spanalloc_sync::{Counter, Lock, rank};
 
 use crate::chunk::segments;
 use crate::held::{Held, State, address_of, page_of};
@@ -31,6 +31,8 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
     os: O,
     pub(crate) arenas: ArenaMap<G, Slot<G>>,
     pub(crate) metadata: Metadata<O::Wait>,
+    /// Pages of the arenas that became metadata.
+    metadata_pages: Counter,
     state: Lock<State<G>, O::Wait, { rank::HEAP }>,
 }
 
@@ -44,6 +46,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             os,
             arenas: ArenaMap::new(),
             metadata: Metadata::new(),
+            metadata_pages: Counter::new(),
             state: Lock::new(State::new()),
         }
     }
@@ -71,6 +74,25 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             return None;
         }
         self.hold().alloc(pages, align_pages)
+    }
+}
+
+impl<O: OsSource, G: Geometry> PageHeap<O, G> {
+    /// Makes free pages metadata, for good: when the system has nothing more to give, a page that
+    /// no object needs still serves as the descriptors of those that are needed.
+    #[cold]
+    #[inline(never)]
+    fn metadata_from_pages(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let pages = layout.size().div_ceil(PAGE_BYTES).max(1);
+        let run = self.alloc_run(pages, layout.align().div_ceil(PAGE_BYTES))?;
+        let bytes = run.pages << PAGE_SHIFT;
+        let start = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(run.address))?;
+        if !run.zeroed {
+            // SAFETY: the run was just handed out to this thread.
+            unsafe { start.write_bytes(0, bytes) };
+        }
+        self.metadata_pages.add(run.pages);
+        self.metadata.alloc_from(start, bytes, layout)
     }
 }
 
@@ -149,7 +171,7 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
     }
 
     fn metadata(&self, layout: Layout) -> Option<NonNull<u8>> {
-        self.metadata.alloc(&self.os, layout)
+        self.metadata.alloc(&self.os, layout).or_else(|| self.metadata_from_pages(layout))
     }
 
     fn stats(&self) -> PageStats {
@@ -165,6 +187,7 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
             metadata_reserved: metadata.reserved + self.arenas.reserved_bytes(),
             metadata_committed: metadata.committed + self.arenas.committed_bytes(),
             metadata_in_use: metadata.in_use,
+            metadata_pages: self.metadata_pages.get(),
         }
     }
 

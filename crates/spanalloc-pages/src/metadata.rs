@@ -112,6 +112,28 @@ impl<W: Wait> Metadata<W> {
         self.state.lock().alloc(os, layout)
     }
 
+    /// As [`alloc`](Self::alloc), from `bytes` zeroed Ready bytes at `start`, which are metadata from
+    /// now on: what is left of them serves later objects, if it is more than what was at hand.
+    pub(crate) fn alloc_from(
+        &self,
+        start: NonNull<u8>,
+        bytes: usize,
+        layout: Layout,
+    ) -> Option<NonNull<u8>> {
+        let mut state = self.state.lock();
+        let mut region = Region { start: start.as_ptr(), used: 0, ready: bytes, limit: bytes };
+        let offset = region.place(layout)?;
+        region.used = offset + layout.size();
+        state.stats.reserved += bytes;
+        state.stats.committed += bytes;
+        state.stats.in_use += layout.size();
+        if region.ready - region.used > state.region.ready - state.region.used {
+            state.region = region;
+        }
+        // SAFETY: the offset lies in the `bytes` bytes.
+        NonNull::new(unsafe { start.as_ptr().add(offset) })
+    }
+
     /// As [`alloc`](Self::alloc), by a thread that holds `held`.
     pub(crate) fn alloc_under<O: OsSource, T, V: Wait, const RANK: u8>(
         &self,

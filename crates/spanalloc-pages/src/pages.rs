@@ -63,6 +63,9 @@ pub struct PageStats {
     pub metadata_committed: usize,
     /// Bytes of metadata handed out.
     pub metadata_in_use: usize,
+    /// Pages in use that became metadata because the system had nothing else to give; their bytes
+    /// count as metadata too.
+    pub metadata_pages: usize,
 }
 
 /// A heap of pages as the layers above see it.
