@@ -25,18 +25,18 @@ pub fn run(allocator: Choice) -> ExitCode {
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) => ExitCode::from(error.said_elsewhere().unwrap_or_else(|| {
             // Nothing is left to do if that fails, too.
             let _ = writeln!(io::stderr(), "spanalloc: {error}");
-            ExitCode::from(error.exit_code())
-        }
+            error.exit_code()
+        })),
     }
 }
 
 fn report_job(args: &JobArgs, allocator: Choice, out: &mut impl Write) -> Result<(), Error> {
     let outcome = job::run(args, allocator)?;
-    serde_json::to_writer(&mut *out, &outcome)?;
-    Ok(writeln!(out)?)
+    let report = serde_json::to_string(&outcome)?;
+    Ok(writeln!(out, "{report}")?)
 }
 
 fn demo(args: &DemoArgs, allocator: Choice, out: &mut impl Write) -> Result<(), Error> {
@@ -171,17 +171,23 @@ fn print_comparison(out: &mut impl Write, ours: &[Outcome], theirs: &[Outcome]) 
          pay the same load and compare a call. ratio: spanalloc / system, below 1 is better.\n",
         ours.len()
     )?;
-    compare::print(out, ours, theirs)
+    compare::print(out, ours, theirs)?;
+    let mut runs = ours.iter().chain(theirs);
+    let text = runs.next().map(|run| run.text_digest);
+    if runs.any(|run| Some(run.text_digest) != text) {
+        writeln!(out, "\nnote: the files changed in the meantime; not all runs had the same text")?;
+    }
+    Ok(())
 }
 
-/// Whether every run confirmed every answer, and all of them agree with `one`.
+/// Whether every run confirmed every answer, and those over the same text as `one` agree with it.
 fn check<'a>(runs: impl Iterator<Item = &'a Outcome>, one: &Outcome) -> Result<(), Error> {
     let key = |run: &Outcome| (run.words, run.distinct, run.questions, run.digest);
     for run in runs {
         if let Some(wrong) = run.answers.iter().find(|answer| !answer.confirmed) {
             return Err(Error::WrongAnswer(wrong.question.clone()));
         }
-        if key(run) != key(one) {
+        if run.text_digest == one.text_digest && key(run) != key(one) {
             return Err(Error::WrongAnswer(String::from("two runs over the same text differ")));
         }
     }

@@ -31,7 +31,7 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// A process ended early. It has said why.
+    /// A process ended early.
     #[error("the process on the {allocator} allocator failed: {status}")]
     Process {
         /// The name of the allocator.
@@ -57,6 +57,18 @@ impl Error {
         match self {
             Self::Path { .. } | Self::NotAFile(_) | Self::NoText(_) => 2,
             _ => 1,
+        }
+    }
+
+    /// The exit code of another process of this program, which has said what was wrong.
+    pub(crate) fn said_elsewhere(&self) -> Option<u8> {
+        match self {
+            Self::Process { status, .. } => match status.code() {
+                Some(1) => Some(1),
+                Some(2) => Some(2),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

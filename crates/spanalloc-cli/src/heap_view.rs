@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(view.live_objects, objects.len());
         assert_eq!(view.large_objects, 2);
         let parts = view.parts();
-        assert!(parts.live >= layouts.iter().map(Layout::size).sum());
+        assert!(parts.live >= layouts.iter().map(Layout::size).sum::<usize>());
         let small = parts.live + parts.cached + parts.free_slots + parts.wasted;
         let pages = parts.page_caches + parts.free_pages + parts.untouched;
         assert_eq!(small + pages, view.reserved);

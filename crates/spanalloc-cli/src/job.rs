@@ -1,5 +1,6 @@
 //! One run: read, index, query, check, drop.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -26,6 +27,7 @@ pub(crate) fn run(args: &JobArgs, allocator: Choice) -> Result<Outcome, Error> {
     let corpus = Corpus::gather(&args.text)?;
     let places = corpus.no_text();
     let (texts, skipped) = read_all(corpus, threads)?;
+    let text_digest = digest_of(&texts, threads)?;
     if texts.is_empty() {
         return Err(places);
     }
@@ -69,6 +71,7 @@ pub(crate) fn run(args: &JobArgs, allocator: Choice) -> Result<Outcome, Error> {
         words,
         distinct,
         skipped,
+        text_digest,
         phases,
         memory,
         answers,
@@ -96,6 +99,19 @@ fn read_all(corpus: Corpus, threads: usize) -> Result<(Vec<Text>, Skipped), Erro
     }
     texts.sort_unstable_by_key(|(number, ..)| *number);
     Ok((texts, skipped))
+}
+
+/// A number that changes when a path or a text does.
+fn digest_of(texts: &[Text], threads: usize) -> Result<u64, Error> {
+    let queue = workers::Queue::new(texts);
+    let parts = workers::run(threads, || {
+        std::iter::from_fn(|| queue.next()).fold(0, |sum: u64, text| {
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            sum.wrapping_add(hasher.finish())
+        })
+    })?;
+    Ok(parts.into_iter().fold(0, u64::wrapping_add))
 }
 
 /// Adds every text to `builder`, showing how far it is; a text is freed once it is indexed.

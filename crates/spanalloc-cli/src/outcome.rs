@@ -17,6 +17,8 @@ pub(crate) struct Outcome {
     pub(crate) words: u64,
     pub(crate) distinct: u64,
     pub(crate) skipped: Skipped,
+    /// Digest of the paths and the text.
+    pub(crate) text_digest: u64,
     pub(crate) phases: Vec<Phase>,
     pub(crate) memory: Memory,
     pub(crate) answers: Vec<Answer>,

@@ -116,10 +116,11 @@ fn draw_row(out: &mut impl Write, name: &str, row: &SpanRow) -> io::Result<()> {
     )
 }
 
-/// The classes to show, by size, and the sum of the others in slots of one byte.
+/// The classes to show (the tiny one and the largest), by size, and the sum of the others in slots
+/// of one byte.
 fn split(rows: &[SpanRow], all: bool) -> (Vec<&SpanRow>, SpanRow) {
     let mut by_bytes: Vec<&SpanRow> = rows.iter().collect();
-    by_bytes.sort_by_key(|row| Reverse(row.bytes));
+    by_bytes.sort_by_key(|row| (!row.tiny, Reverse(row.bytes)));
     let others = if all { Vec::new() } else { by_bytes.split_off(by_bytes.len().min(SHOWN)) };
     let mut rest = SpanRow { slot_bytes: 1, ..SpanRow::default() };
     for row in others {
@@ -157,9 +158,9 @@ mod tests {
         assert_eq!(rest.spans, 12);
         let live = |row: &SpanRow| row.live * row.slot_bytes;
         let sum: usize = shown.iter().map(|row| live(row)).sum();
-        assert_eq!(sum + live(&rest), rows.iter().map(live).sum());
+        assert_eq!(sum + live(&rest), rows.iter().map(live).sum::<usize>());
         let wasted: usize = shown.iter().map(|row| row.wasted()).sum();
-        assert_eq!(wasted + rest.wasted(), rows.iter().map(SpanRow::wasted).sum());
+        assert_eq!(wasted + rest.wasted(), rows.iter().map(SpanRow::wasted).sum::<usize>());
         assert_eq!(split(&rows, true).1.spans, 0);
     }
 }

@@ -55,8 +55,8 @@ impl Choice {
 /// An allocator that is spanalloc in one process and the system's in another.
 ///
 /// The first allocation reads the environment and decides for the whole process, so an object is
-/// always freed by the allocator it came from. From then on every call is a load, a compare and a
-/// jump that never changes its direction, the same for both allocators: example `switch_cost`.
+/// always freed by the allocator it came from. From then on every call is a load, two compares and
+/// a jump that never changes its direction, the same for both allocators: example `switch_cost`.
 ///
 /// | `decided` | meaning                | leaves it by                                   |
 /// |-----------|------------------------|------------------------------------------------|
@@ -68,14 +68,28 @@ pub struct Switch {
     decided: AtomicU8,
 }
 
+const UNDECIDED: u8 = 0;
 const SPANALLOC: u8 = 1;
 const SYSTEM: u8 = 2;
+
+const fn code(choice: Choice) -> u8 {
+    match choice {
+        Choice::Spanalloc => SPANALLOC,
+        Choice::System => SYSTEM,
+    }
+}
 
 impl Switch {
     /// A switch that has not decided yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { decided: AtomicU8::new(0) }
+        Self { decided: AtomicU8::new(UNDECIDED) }
+    }
+
+    /// A switch that does not ask the environment.
+    #[must_use]
+    pub const fn decided(choice: Choice) -> Self {
+        Self { decided: AtomicU8::new(code(choice)) }
     }
 
     /// The allocator of this process.
@@ -83,22 +97,18 @@ impl Switch {
     #[inline(always)]
     pub fn choice(&self) -> Choice {
         // Relaxed: the number says everything; threads that find 0 decide alike.
-        match self.decided.load(Ordering::Relaxed) {
-            SPANALLOC => Choice::Spanalloc,
-            SYSTEM => Choice::System,
-            _ => self.decide_slow(),
+        let decided = self.decided.load(Ordering::Relaxed);
+        if decided == UNDECIDED {
+            return self.decide_slow();
         }
+        if decided == SPANALLOC { Choice::Spanalloc } else { Choice::System }
     }
 
     #[cold]
     #[inline(never)]
     fn decide_slow(&self) -> Choice {
         let choice = Choice::from_environment();
-        let decided = match choice {
-            Choice::Spanalloc => SPANALLOC,
-            Choice::System => SYSTEM,
-        };
-        self.decided.store(decided, Ordering::Relaxed);
+        self.decided.store(code(choice), Ordering::Relaxed);
         choice
     }
 }
@@ -114,45 +124,76 @@ impl Default for Switch {
 unsafe impl GlobalAlloc for Switch {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller's promise is passed on; an object goes back to where it came from.
         unsafe {
             match self.choice() {
-                Choice::Spanalloc => Spanalloc.alloc(layout),
-                Choice::System => System.alloc(layout),
+                Choice::Spanalloc => Apart(Spanalloc).alloc(layout),
+                Choice::System => Apart(System).alloc(layout),
             }
         }
     }
 
     #[inline]
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on, to the allocator the object came from.
+        // SAFETY: the caller's promise is passed on; an object goes back to where it came from.
         unsafe {
             match self.choice() {
-                Choice::Spanalloc => Spanalloc.dealloc(object, layout),
-                Choice::System => System.dealloc(object, layout),
+                Choice::Spanalloc => Apart(Spanalloc).dealloc(object, layout),
+                Choice::System => Apart(System).dealloc(object, layout),
             }
         }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller's promise is passed on; an object goes back to where it came from.
         unsafe {
             match self.choice() {
-                Choice::Spanalloc => Spanalloc.alloc_zeroed(layout),
-                Choice::System => System.alloc_zeroed(layout),
+                Choice::Spanalloc => Apart(Spanalloc).alloc_zeroed(layout),
+                Choice::System => Apart(System).alloc_zeroed(layout),
             }
         }
     }
 
     #[inline]
     unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller's promise is passed on, to the allocator the object came from.
+        // SAFETY: the caller's promise is passed on; an object goes back to where it came from.
         unsafe {
             match self.choice() {
-                Choice::Spanalloc => Spanalloc.realloc(object, layout, new_size),
-                Choice::System => System.realloc(object, layout, new_size),
+                Choice::Spanalloc => Apart(Spanalloc).realloc(object, layout, new_size),
+                Choice::System => Apart(System).realloc(object, layout, new_size),
             }
         }
+    }
+}
+
+/// An allocator in functions of its own. Where one allocator's code is inlined beside the other's,
+/// each call of the one saves the registers that the other needs.
+struct Apart<A>(A);
+
+// SAFETY: everything is passed on to an allocator that keeps the contract.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Apart<A> {
+    #[inline(never)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.dealloc(object, layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.0.realloc(object, layout, new_size) }
     }
 }
