@@ -135,3 +135,46 @@ pub unsafe fn deliver<S: Owned, L, W: Wait, const RANK: u8>(
         unsafe { S::stranded(span) }.leave();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::Span;
+    use crate::testing::span;
+    use spanalloc_sync::Spin;
+
+    type Class = Lock<usize, Spin, 1>;
+
+    /// Delivers and returns whether the span was folded under the lock.
+    fn delivered(span: crate::SpanRef, class: &Class) -> bool {
+        let before = *class.lock();
+        // SAFETY: the test is alone, so it has the token; the queues outlive it.
+        unsafe { deliver(span.as_ptr(), class, |folds, _| *folds += 1) };
+        *class.lock() > before
+    }
+
+    #[test]
+    fn a_token_comes_to_the_owner_or_is_folded_under_the_lock() {
+        let (class, queue, other) = (Class::new(0), Queue::<Span>::new(), Queue::new());
+        let span = span(1, 64, 10, false);
+        assert!(!span.ownership().is(&queue));
+        assert!(delivered(span, &class), "nobody's");
+        span.ownership().claim(&queue);
+        assert!(span.ownership().is(&queue) && !span.ownership().is(&other));
+        assert!(!delivered(span, &class));
+        assert_eq!(queue.drain().next(), Some(span.as_ptr()));
+        span.ownership().disclaim();
+        assert!(delivered(span, &class), "nobody's again");
+        assert!(!span.stranded().take());
+    }
+
+    #[test]
+    fn a_token_waits_for_an_owner_that_leaves() {
+        let (class, queue) = (Class::new(0), Queue::<Span>::new());
+        let span = span(1, 64, 10, false);
+        span.ownership().claim(&queue);
+        assert_eq!(queue.close().count(), 0);
+        assert!(!delivered(span, &class));
+        assert!(span.stranded().take() && !span.stranded().take());
+    }
+}

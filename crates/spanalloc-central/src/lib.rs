@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 mod central;
 pub mod handover;
 mod lists;
@@ -10,6 +13,8 @@ pub mod remote;
 mod span;
 mod span_list;
 mod span_remote;
+#[cfg(test)]
+mod testing;
 
 pub use central::Central;
 pub use lists::CentralLists;

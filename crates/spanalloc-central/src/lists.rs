@@ -6,6 +6,7 @@ use core::ptr::{self, NonNull};
 use spanalloc_classes::{Class, ClassTable, MAX_CLASSES, MAX_SLOTS};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, PageCache, Pages, Pool};
+use spanalloc_sync::fault::{self, Fault};
 use spanalloc_sync::{Lock, Padded, Wait, rank};
 
 use crate::central::Central;
@@ -14,6 +15,9 @@ use crate::owner::{Owner, Register};
 use crate::queue::Queue;
 use crate::span::{LARGE, Place, Span, SpanRef, TINY, TINY_BYTES, descriptor_bytes};
 use crate::span_list::SpanList;
+
+#[cfg(test)]
+mod tests;
 
 const _: () = assert!(
     spanalloc_classes::PAGE_BYTES as usize == PAGE_BYTES,
@@ -233,7 +237,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     unsafe fn give(&self, span: SpanRef) {
         let lists = self.class(span.class()).lock();
         span.ownership().disclaim();
-        if span.stranded().take() {
+        if span.stranded().take() && !fault::seeded(Fault::GiveForgetsToken) {
             self.fold(span);
         }
         self.settle(&lists, span);
@@ -280,6 +284,9 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool> {
         let (base, now) = (span.base(), span.pages());
         u32::try_from(pages).ok()?;
+        if pages == 0 {
+            return None;
+        }
         if pages < now {
             let tail = base + pages * PAGE_BYTES;
             // SAFETY: the caller owns the object and gives its tail back.

@@ -118,3 +118,39 @@ impl<W: Wait> Register<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Refusing;
+    use std::vec::Vec;
+
+    #[test]
+    fn owners_are_used_again_and_never_forgotten() {
+        let pages = Refusing::new();
+        let register = Register::<<Refusing as Pages>::Wait>::new();
+        let layout = Layout::new::<Owner>();
+        // SAFETY: the layout is always this one.
+        let get = || unsafe { register.get(&pages, layout).map(|owner| owner.as_ref()) };
+        let [a, b] = [get().unwrap(), get().unwrap()];
+        assert!(!ptr::eq(a, b) && a.is_active() && b.is_active());
+        assert!(!Owner::default().is_active());
+        for owner in [a, b] {
+            assert_eq!(owner.queue.close().count(), 0);
+            register.put(owner);
+            assert!(!owner.is_active());
+        }
+        // The last one put back comes first, with its queue open.
+        pages.no_metadata.set(true);
+        let again = get().unwrap();
+        assert!(ptr::eq(again, b) && again.is_active());
+        let span = crate::testing::span(1, 64, 10, false);
+        // SAFETY: only this test uses the span's link.
+        assert_eq!(unsafe { again.queue.push(span.as_ptr()) }, Ok(()));
+        assert!(ptr::eq(get().unwrap(), a));
+        assert!(get().is_none(), "no memory for a third one");
+        let mut all = Vec::new();
+        register.for_each(|owner| all.push(owner.as_ptr().cast_const()));
+        assert_eq!(all, [ptr::from_ref(b), ptr::from_ref(a)]);
+    }
+}

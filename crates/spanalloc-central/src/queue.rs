@@ -150,3 +150,54 @@ impl<T: Linked> Iterator for Drain<T> {
         Some(entry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::span::{Span, SpanRef};
+    use crate::testing::span;
+    use std::vec::Vec;
+
+    fn push(queue: &Queue<Span>, span: SpanRef) -> Result<(), Closed> {
+        // SAFETY: only this test uses the span's link, and descriptors stay.
+        unsafe { queue.push(span.as_ptr()) }
+    }
+
+    #[test]
+    fn everything_is_taken_newest_first() {
+        let queue = Queue::default();
+        let spans = [(); 3].map(|()| span(1, 64, 10, false));
+        assert!(queue.is_empty() && queue.drain().next().is_none());
+        assert_eq!(spans.map(|span| push(&queue, span)), [Ok(()); 3]);
+        assert!(!queue.is_empty());
+        let order: Vec<_> = queue.drain().collect();
+        assert_eq!(order, [spans[2].as_ptr(), spans[1].as_ptr(), spans[0].as_ptr()]);
+        assert!(queue.is_empty() && queue.drain().next().is_none());
+    }
+
+    #[test]
+    fn an_entry_may_be_pushed_again_as_soon_as_it_is_taken() {
+        let (queue, other) = (Queue::new(), Queue::new());
+        let spans = [(); 2].map(|()| span(1, 64, 10, false));
+        assert_eq!(spans.map(|span| push(&queue, span)), [Ok(()); 2]);
+        let mut drain = queue.drain();
+        let first = drain.next().unwrap();
+        assert_eq!(first, spans[1].as_ptr());
+        // SAFETY: the link came back with the entry.
+        assert_eq!(unsafe { other.push(first) }, Ok(()));
+        assert_eq!((drain.next(), drain.next()), (Some(spans[0].as_ptr()), None));
+    }
+
+    #[test]
+    fn a_closed_queue_refuses_until_it_is_opened() {
+        let queue = Queue::new();
+        let spans = [(); 2].map(|()| span(1, 64, 10, false));
+        assert_eq!(push(&queue, spans[0]), Ok(()));
+        assert_eq!(queue.close().collect::<Vec<_>>(), [spans[0].as_ptr()]);
+        assert_eq!(push(&queue, spans[1]), Err(Closed));
+        assert!(queue.is_empty() && queue.close().next().is_none());
+        queue.open();
+        assert_eq!(push(&queue, spans[1]), Ok(()));
+        assert_eq!(queue.drain().count(), 1);
+    }
+}

@@ -50,7 +50,8 @@ impl Balance {
     pub fn mark(&self, word: &AtomicU64, mask: u64, count: u32) -> Marked {
         // Release pairs with the Acquire exchange in `fold`: the freer's last use of the object
         // comes before the slot is handed out again.
-        if word.fetch_or(mask, Ordering::Release) & mask != 0 {
+        let release = fault::ordering(Fault::MarkRelaxed, Ordering::Release);
+        if word.fetch_or(mask, release) & mask != 0 {
             return Marked::Twice;
         }
         self.announce(count)
@@ -68,8 +69,15 @@ impl Balance {
     fn announce(&self, count: u32) -> Marked {
         // Release pairs with the Acquire in `fold`: a folder that sees the announcement sees the
         // mark. Acquire pairs with the Release in `fold`: a new token's holder comes after the last
-        // one's use of the queue link.
-        let before = self.0.fetch_add(count, Ordering::AcqRel) as i32;
+        // one's use of the queue link. It also pairs with the Release of earlier announcements: if
+        // the descriptor has become another span's, one of that span's freers was among them, and
+        // the token's holder sees the new class and owner.
+        let order = if fault::seeded(Fault::AnnounceDropsAcquire) {
+            Ordering::Release
+        } else {
+            fault::ordering(Fault::AnnounceRelaxed, Ordering::AcqRel)
+        };
+        let before = self.0.fetch_add(count, order) as i32;
         let rises = before <= 0 && before + count as i32 > 0;
         if rises || fault::seeded(Fault::RemoteAlwaysQueues) { Marked::Token } else { Marked::Done }
     }
@@ -97,7 +105,8 @@ impl Balance {
             }
             // Acquire and Release pair with those in `announce`. A balance above zero means marks
             // that were announced since: their words are seen now.
-            let before = self.0.fetch_sub(found, Ordering::AcqRel);
+            let order = fault::ordering(Fault::FoldRelaxed, Ordering::AcqRel);
+            let before = self.0.fetch_sub(found, order);
             if before.wrapping_sub(found) as i32 <= 0 || fault::seeded(Fault::FoldDropsRecheck) {
                 return;
             }
@@ -114,5 +123,79 @@ impl Balance {
 impl Default for Balance {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// Folds and returns the words found.
+    fn fold(balance: &Balance, words: &[AtomicU64]) -> Vec<(usize, u64)> {
+        let mut found = Vec::new();
+        balance.fold(words, |index, value| {
+            found.push((index, value));
+            value.count_ones()
+        });
+        found
+    }
+
+    #[test]
+    fn the_first_of_many_receives_the_token() {
+        let (balance, words) = (Balance::default(), [const { AtomicU64::new(0) }; 3]);
+        assert_eq!(balance.mark(&words[2], 0b100, 1), Marked::Token);
+        assert_eq!(balance.mark(&words[0], 0b011, 2), Marked::Done);
+        assert_eq!(balance.mark(&words[0], 0b001, 1), Marked::Twice);
+        assert_eq!(balance.unfolded(), 3);
+        assert_eq!(fold(&balance, &words), [(0, 0b011), (2, 0b100)]);
+        assert_eq!((balance.unfolded(), fold(&balance, &words).len()), (0, 0));
+        assert_eq!(balance.mark(&words[0], 0b001, 1), Marked::Token);
+    }
+
+    #[test]
+    fn a_mark_may_be_folded_before_it_is_announced() {
+        let (balance, words) = (Balance::new(), [AtomicU64::new(0)]);
+        assert_eq!(balance.mark(&words[0], 1, 1), Marked::Token);
+        // Another freer has marked two slots, and stops there.
+        words[0].fetch_or(0b110, Ordering::Release);
+        assert_eq!(fold(&balance, &words), [(0, 0b111)]);
+        assert_eq!(balance.unfolded(), 0);
+        // One mark more does not make up for the two that are owed...
+        assert_eq!(balance.mark(&words[0], 0b1000, 1), Marked::Done);
+        // ...but the late announcement does, and brings the token for both.
+        assert_eq!(balance.announce(2), Marked::Token);
+        assert_eq!(balance.unfolded(), 1);
+        assert_eq!(fold(&balance, &words), [(0, 0b1000)]);
+    }
+
+    #[test]
+    fn a_fold_goes_on_while_frees_come() {
+        let (balance, words) = (Balance::new(), [const { AtomicU64::new(0) }; 2]);
+        assert_eq!(balance.mark(&words[1], 1, 1), Marked::Token);
+        let mut found = Vec::new();
+        balance.fold(&words, |index, value| {
+            found.push((index, value));
+            if found.len() == 1 {
+                assert_eq!(balance.mark(&words[0], 1, 1), Marked::Done);
+            }
+            1
+        });
+        assert_eq!(found, [(1, 1), (0, 1)]);
+        assert_eq!(balance.mark(&words[1], 1, 1), Marked::Token);
+    }
+
+    #[test]
+    fn frees_of_one_slot_are_counted() {
+        let (balance, words) = (Balance::new(), [AtomicU64::new(0)]);
+        assert_eq!(balance.count(&words[0], 1 << 8), Marked::Token);
+        assert_eq!(balance.count(&words[0], 1 << 8), Marked::Done);
+        assert_eq!(balance.count(&words[0], 1 << 56), Marked::Done);
+        assert_eq!(balance.unfolded(), 3);
+        balance.fold(&words, |_, value| {
+            assert_eq!(value, (1 << 56) + (2 << 8));
+            3
+        });
+        assert_eq!(balance.unfolded(), 0);
     }
 }

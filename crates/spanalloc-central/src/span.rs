@@ -23,7 +23,7 @@ use core::mem::{align_of, offset_of, size_of};
 use core::ptr::{self, NonNull};
 
 use spanalloc_classes::{Class, MAX_SLOTS};
-use spanalloc_pages::{PAGE_BYTES, Run};
+use spanalloc_pages::{PAGE_BYTES, Pooled, Run};
 use spanalloc_sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
@@ -31,6 +31,9 @@ use spanalloc_sync::atomic::{
 use crate::handover::{Owned, Ownership, Stranded};
 use crate::queue::Linked;
 use crate::remote::Balance;
+
+#[cfg(test)]
+mod tests;
 
 /// The class of tiny spans: 16-byte slots that several objects share.
 pub const TINY: u8 = 0;
@@ -471,11 +474,10 @@ unsafe impl Owned for Span {
     }
 }
 
-// TEMPORARY until the pool's trait takes a pointer.
-// SAFETY: same layout.
-unsafe impl spanalloc_pages::Pooled for Span {
-    fn next(&self) -> &AtomicPtr<Self> {
-        // SAFETY: same layout.
-        unsafe { &*(&raw const self.ownership).cast() }
+// SAFETY: zero is a valid descriptor, at `Place::Pool`; the list link is one of its fields, and a
+// span in the pool is on no list.
+unsafe impl Pooled for Span {
+    unsafe fn next<'a>(descriptor: NonNull<Self>) -> &'a AtomicPtr<Self> {
+        &SpanRef(descriptor).shared().next
     }
 }

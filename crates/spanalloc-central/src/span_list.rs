@@ -81,3 +81,50 @@ fn of(descriptor: NonNull<Span>) -> SpanRef {
     // SAFETY: only descriptors of spans are put on lists.
     unsafe { SpanRef::from_descriptor(descriptor) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::span;
+    use std::vec::Vec;
+
+    fn listed(list: &SpanList) -> Vec<SpanRef> {
+        core::iter::successors(list.first(), |span| list.after(*span)).collect()
+    }
+
+    #[test]
+    fn the_last_one_in_is_the_first_one_out() {
+        let list = SpanList::default();
+        let [a, b, c] = [(); 3].map(|()| span(1, 64, 10, false));
+        assert_eq!((list.first(), list.pop()), (None, None));
+        [a, b, c].map(|span| list.push(span));
+        assert_eq!(listed(&list), [c, b, a]);
+        assert_eq!(
+            [list.pop(), list.pop(), list.pop(), list.pop()],
+            [Some(c), Some(b), Some(a), None]
+        );
+        list.push(b);
+        assert_eq!(listed(&list), [b]);
+    }
+
+    #[test]
+    fn any_span_can_be_removed() {
+        for gone in 0..3 {
+            let list = SpanList::new();
+            let spans = [(); 3].map(|()| span(1, 64, 10, false));
+            spans.map(|span| list.push(span));
+            list.remove(spans[gone]);
+            let mut left: Vec<_> =
+                spans.into_iter().rev().filter(|each| *each != spans[gone]).collect();
+            assert_eq!(listed(&list), left);
+            // Both ends are whole: what comes and goes afterwards finds its neighbours.
+            list.push(spans[gone]);
+            left.insert(0, spans[gone]);
+            assert_eq!(listed(&list), left);
+            list.remove(left.remove(1));
+            assert_eq!(listed(&list), left);
+            list.remove(left.remove(1));
+            assert_eq!(listed(&list), left);
+        }
+    }
+}

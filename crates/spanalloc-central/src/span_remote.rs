@@ -131,3 +131,112 @@ impl SpanRef {
         live.saturating_sub(self.unfolded())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ptr;
+
+    use super::*;
+    use crate::testing::span;
+    use std::vec;
+
+    fn taken(class: u8, slots: usize) -> SpanRef {
+        let span = span(class, 16, slots, false);
+        let mut out = vec![ptr::null_mut(); slots];
+        // SAFETY: the test is the holder; there is room.
+        assert_eq!(unsafe { span.take(out.as_mut_ptr(), slots) }.count, slots);
+        span
+    }
+
+    // SAFETY: the tests use no slot, and are holder and freer in one.
+    fn mark(span: SpanRef, slot: usize) -> Marked {
+        if span.class() == TINY {
+            // SAFETY: as above.
+            unsafe { span.mark_tiny(slot) }
+        } else {
+            // SAFETY: as above.
+            unsafe { span.mark(slot) }
+        }
+    }
+
+    fn fold(span: SpanRef) -> Option<usize> {
+        // SAFETY: the test is the holder, and has the token that a mark gave it.
+        unsafe { span.fold() }
+    }
+
+    #[test]
+    fn a_fold_frees_what_was_marked() {
+        let span = taken(7, 130);
+        assert_eq!(mark(span, 0), Marked::Token);
+        for slot in [1, 63, 64, 129] {
+            assert_eq!(mark(span, slot), Marked::Done);
+        }
+        assert_eq!(mark(span, 64), Marked::Twice);
+        assert_eq!((span.unfolded(), span.used()), (5, 130));
+        assert_eq!(fold(span), None);
+        assert_eq!((span.unfolded(), span.used()), (0, 125));
+        for slot in [0, 1, 63, 64, 129] {
+            // SAFETY: the test is the holder.
+            assert_eq!(unsafe { span.put(slot) }, Put::Twice);
+        }
+        assert_eq!(mark(span, 2), Marked::Token);
+    }
+
+    #[test]
+    fn a_fold_notices_a_slot_that_is_free() {
+        let span = taken(7, 130);
+        // SAFETY: the test is the holder.
+        assert_eq!(unsafe { span.put(100) }, Put::Done);
+        assert_eq!((mark(span, 100), mark(span, 99)), (Marked::Token, Marked::Done));
+        assert_eq!(fold(span), Some(100));
+        assert_eq!((span.unfolded(), span.used()), (0, 128));
+    }
+
+    #[test]
+    fn tiny_slots_die_with_their_last_object() {
+        let span = taken(TINY, 130);
+        span.add_tiny(9, 3);
+        span.add_tiny(129, 1);
+        span.add_tiny(8, 2);
+        assert_eq!(span.tiny_objects(), 6);
+        assert_eq!((mark(span, 9), mark(span, 9)), (Marked::Token, Marked::Done));
+        assert_eq!((mark(span, 129), mark(span, 8)), (Marked::Done, Marked::Done));
+        assert_eq!((span.unfolded(), span.tiny_objects()), (4, 2));
+        assert_eq!(fold(span), None);
+        assert_eq!((span.unfolded(), span.tiny_objects(), span.used()), (0, 2, 129));
+        // SAFETY: the test is the holder.
+        assert_eq!(unsafe { span.put(129) }, Put::Twice);
+        assert_eq!((mark(span, 9), mark(span, 8)), (Marked::Token, Marked::Done));
+        assert_eq!(fold(span), None);
+        assert_eq!((span.tiny_objects(), span.used()), (0, 127));
+    }
+
+    #[test]
+    fn a_fold_notices_tiny_objects_that_never_lived() {
+        let span = taken(TINY, 130);
+        span.add_tiny(9, 1);
+        assert_eq!((mark(span, 9), mark(span, 9)), (Marked::Token, Marked::Done));
+        assert_eq!(fold(span), Some(9));
+        assert_eq!((span.unfolded(), span.used()), (0, 130));
+        // A slot that is dead, and lies free already.
+        assert_eq!(span.drop_tiny(9, 1), TinyDrop::Dead);
+        // SAFETY: the test is the holder.
+        assert_eq!(unsafe { span.put(9) }, Put::Done);
+        assert_eq!(mark(span, 9), Marked::Token);
+        assert_eq!(fold(span), Some(9));
+    }
+
+    #[test]
+    fn the_holder_counts_tiny_objects() {
+        let span = taken(TINY, 130);
+        span.add_tiny(0, 17);
+        assert_eq!(span.drop_tiny(0, 14), TinyDrop::Live);
+        assert!(span.drop_tiny_unless_last(0) && span.drop_tiny_unless_last(0));
+        assert!(!span.drop_tiny_unless_last(0));
+        assert_eq!(span.drop_tiny(0, 2), TinyDrop::Twice);
+        assert_eq!(span.drop_tiny(0, 1), TinyDrop::Dead);
+        assert_eq!(span.drop_tiny(0, 1), TinyDrop::Twice);
+        assert!(!span.drop_tiny_unless_last(0));
+        assert_eq!(span.tiny_objects(), 0);
+    }
+}

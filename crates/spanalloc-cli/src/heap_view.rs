@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use spanalloc::stats::{ClassStats, Snapshot};
 
 /// Bytes of a page.
-pub(crate) const PAGE_BYTES: usize = 8192;
+pub(crate) use spanalloc::stats::PAGE_BYTES;
 
 /// What a heap holds; bytes unless named otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@ use std::alloc::{Layout, alloc_zeroed};
 use std::hint::black_box;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use spanalloc_os::{OsError, OsSource, Purpose, Report, Request};
@@ -108,5 +109,11 @@ fn free_runs(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, free_runs);
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1));
+    targets = free_runs
+}
 criterion_main!(benches);

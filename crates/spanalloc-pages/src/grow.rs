@@ -86,8 +86,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         let heap = self.heap;
         let address = usize::try_from(index << CHUNK_SHIFT).ok()?;
         if heap.arenas.get(address).is_null() {
-            let memory =
-                heap.metadata.alloc_under(&self.state, heap.os(), Slot::<G>::layout()?)?;
+            let memory = heap.metadata.alloc_under(&self.state, heap.os(), Slot::<G>::layout()?)?;
             let slot: NonNull<Slot<G>> = memory.cast();
             // SAFETY: the heap's lock is held, so one thread publishes at a time; the source is
             // always the heap's. The slot is new, zeroed and never given back.
@@ -96,9 +95,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         }
         if self.chunk(index)?.leaf.is_null() {
             let state = &mut self.state;
-            let leaf = state
-                .tree
-                .insert(index, |layout| heap.metadata.alloc(heap.os(), layout))?;
+            let leaf = state.tree.insert(index, |layout| heap.metadata.alloc(heap.os(), layout))?;
             self.chunk(index)?.leaf = leaf;
         }
         Some(())

@@ -274,9 +274,9 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     fn commit_slow(&mut self, page: u64, pages: usize) -> bool {
         let os_page = (self.heap.os().page_bytes() as u64 >> PAGE_SHIFT).max(1);
         let end = page + pages as u64;
-        [COMMIT_PAGES.max(os_page), os_page].into_iter().any(|step| {
-            self.commit_range(page & !(step - 1), end.next_multiple_of(step))
-        })
+        [COMMIT_PAGES.max(os_page), os_page]
+            .into_iter()
+            .any(|step| self.commit_range(page & !(step - 1), end.next_multiple_of(step)))
     }
 
     /// Commits every page of `low .. high` that is ours and not Ready.

@@ -31,7 +31,7 @@ pub struct PageCache {
     free: AtomicU64,
     /// Those of them that are known to be zero.
     zero: AtomicU64,
-    /// Pages of the window that belong to the heap, whoever uses them.
+    /// Pages of the window that belonged to the heap when it was taken, whoever uses them.
     ours: AtomicU64,
 }
 

@@ -20,7 +20,10 @@ const OBJECT_ALIGN: usize = 128;
 /// the same field of the object each time, which nothing but the pool uses while the object is free.
 pub unsafe trait Pooled: Sized {
     /// The link the pool uses while the object is free.
-    fn next(&self) -> &AtomicPtr<Self>;
+    ///
+    /// # Safety
+    /// `object` is one, with all the bytes that its pool gives it.
+    unsafe fn next<'a>(object: NonNull<Self>) -> &'a AtomicPtr<Self>;
 }
 
 /// Objects of one type that live in metadata.
@@ -89,7 +92,7 @@ impl<T: Pooled, W: Wait> Pool<T, W> {
         if let Some(object) = NonNull::new(free.first) {
             // SAFETY: free objects are valid and stay mapped; the list is guarded by the lock.
             // Relaxed: the lock orders the links.
-            free.first = unsafe { object.as_ref() }.next().load(Ordering::Relaxed);
+            free.first = unsafe { T::next(object) }.load(Ordering::Relaxed);
             free.count -= 1;
             return Some(object);
         }
@@ -104,7 +107,7 @@ impl<T: Pooled, W: Wait> Pool<T, W> {
     pub unsafe fn put(&self, object: NonNull<T>) {
         let mut free = self.lock.lock();
         // SAFETY: the object is valid by the caller's promise. Relaxed: the lock orders the links.
-        unsafe { object.as_ref() }.next().store(free.first, Ordering::Relaxed);
+        unsafe { T::next(object) }.store(free.first, Ordering::Relaxed);
         free.first = object.as_ptr();
         free.count += 1;
     }
@@ -119,8 +122,7 @@ impl<T: Pooled, W: Wait> Pool<T, W> {
         let full = unsafe { block.as_ref() }
             .is_none_or(|block| block.made.load(Ordering::Relaxed) >= BLOCK_OBJECTS);
         if full {
-            let bytes =
-                self.object_bytes.checked_mul(BLOCK_OBJECTS)?.checked_add(OBJECT_ALIGN)?;
+            let bytes = self.object_bytes.checked_mul(BLOCK_OBJECTS)?.checked_add(OBJECT_ALIGN)?;
             let layout = Layout::from_size_align(bytes, OBJECT_ALIGN).ok()?;
             let fresh = pages.metadata(layout)?.cast::<Block>().as_ptr();
             // SAFETY: metadata is zeroed, so it is a block of no objects, and ours alone.

@@ -23,8 +23,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         let mut limit = u64::MAX;
         while released < max_pages {
             let mut held = self.hold();
-            let Some((page, pages)) =
-                held.last_dirty(&mut limit, os_pages, max_pages - released)
+            let Some((page, pages)) = held.last_dirty(&mut limit, os_pages, max_pages - released)
             else {
                 break;
             };

@@ -68,12 +68,7 @@ impl<G: Geometry> Slot<G> {
     /// # Safety
     /// As [`entry`](Self::entry), and the pages lie in this slot.
     #[inline]
-    pub(crate) unsafe fn set_entries(
-        slot: *mut Self,
-        address: usize,
-        count: usize,
-        span: *mut (),
-    ) {
+    pub(crate) unsafe fn set_entries(slot: *mut Self, address: usize, count: usize, span: *mut ()) {
         for index in 0..count {
             // SAFETY: the caller's promise; the page lies in the slot.
             let entry = unsafe { Self::entry(slot, address + (index << PAGE_SHIFT)) };

@@ -132,8 +132,12 @@ mod tests {
 
     #[test]
     fn long_runs_saturate_and_stay_so() {
-        let piece = Summary::of_children(&[Summary::ALL, Summary::default(), Summary::ALL], 1 << 30);
-        assert_eq!((piece.start(), piece.longest(), piece.end()), (SATURATED, SATURATED, SATURATED));
+        let piece =
+            Summary::of_children(&[Summary::ALL, Summary::default(), Summary::ALL], 1 << 30);
+        assert_eq!(
+            (piece.start(), piece.longest(), piece.end()),
+            (SATURATED, SATURATED, SATURATED)
+        );
         assert!(!piece.is_all());
         let above = Summary::of_children(&[Summary::ALL, piece, Summary::default()], 1 << 33);
         assert_eq!((above.start(), above.longest(), above.end()), (SATURATED, SATURATED, 0));

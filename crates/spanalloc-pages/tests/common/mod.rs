@@ -1,4 +1,5 @@
 //! Sources of address space for the tests: one that makes addresses up, one that watches another.
+#![allow(dead_code, reason = "not every test uses everything")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ pub enum Place {
 pub struct Simulated {
     page_bytes: usize,
     place: Place,
+    whole_arenas: bool,
     state: Mutex<Ends>,
 }
 
@@ -38,9 +40,18 @@ struct Ends {
 impl Simulated {
     pub fn new<G: Geometry>(place: Place, page_bytes: usize) -> Self {
         let first = page_bytes.max(8192);
-        let end = (1_u64 << G::ADDRESS_BITS) as usize;
+        // On a machine with shorter addresses, the end is where its own addresses end.
+        let end = usize::try_from(1_u64 << G::ADDRESS_BITS).unwrap_or(usize::MAX - first + 1);
         let state = Ends { low: first, high: end, next_is_high: true, metadata: Vec::new() };
-        Self { page_bytes, place, state: Mutex::new(state) }
+        Self { page_bytes, place, whole_arenas: true, state: Mutex::new(state) }
+    }
+}
+
+impl Simulated {
+    /// Refuses whole aligned arenas, so that the heap gets ranges that begin and end anywhere.
+    pub fn without_whole_arenas(mut self) -> Self {
+        self.whole_arenas = false;
+        self
     }
 }
 
@@ -67,12 +78,18 @@ unsafe impl OsSource for Simulated {
         let refused = OsError::OutOfMemory { bytes: request.bytes };
         let mut ends = self.state.lock().unwrap();
         if request.purpose == Purpose::Metadata {
+            // Aligned by hand: memory of more than the usual alignment would be cleared, not fresh.
             let align = request.align.max(self.page_bytes);
-            let layout = Layout::from_size_align(request.bytes, align).unwrap();
+            let layout = Layout::from_size_align(request.bytes + align, 16).unwrap();
             // SAFETY: the size is not zero.
-            let memory = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refused)?;
-            ends.metadata.push((memory.as_ptr().expose_provenance(), layout));
+            let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refused)?;
+            ends.metadata.push((start.as_ptr().expose_provenance(), layout));
+            // SAFETY: less than `align` bytes, so that `request.bytes` are left behind it.
+            let memory = unsafe { start.add(start.as_ptr().align_offset(align)) };
             return Ok(memory);
+        }
+        if !self.whole_arenas && request.align > self.page_bytes.max(8192) {
+            return Err(refused);
         }
         let high = match self.place {
             Place::Low => false,
@@ -119,6 +136,9 @@ unsafe impl OsSource for Simulated {
     }
 }
 
+/// First byte and length of ranges of addresses.
+pub type Ranges = Vec<(usize, usize)>;
+
 /// Watches a source: which arena ranges are reserved, which of their pages are Ready, and whether
 /// every call keeps to the states of the contract.
 #[derive(Debug)]
@@ -132,6 +152,8 @@ struct Seen {
     arenas: BTreeMap<usize, usize>,
     others: BTreeMap<usize, usize>,
     ready: BTreeSet<usize>,
+    /// Metadata that is Ready, as ranges of addresses.
+    ready_metadata: Vec<(usize, usize)>,
 }
 
 impl Seen {
@@ -166,6 +188,12 @@ impl<O: OsSource> Watched<O> {
     /// Ready pages of 8 KB in arena ranges.
     pub fn ready_pages(&self) -> usize {
         self.seen.lock().unwrap().ready.len()
+    }
+
+    /// Ranges reserved for metadata, the arena map's tables among them, and the Ready parts.
+    pub fn metadata(&self) -> (Ranges, Ranges) {
+        let seen = self.seen.lock().unwrap();
+        (seen.others.iter().map(|(&at, &len)| (at, len)).collect(), seen.ready_metadata.clone())
     }
 
     pub fn is_ready(&self, address: usize, pages: usize) -> bool {
@@ -213,6 +241,8 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
             for page in pages {
                 assert!(seen.ready.insert(page), "page {page:#x} was Ready already");
             }
+        } else {
+            seen.ready_metadata.push((at.as_ptr().addr(), bytes));
         }
         Ok(())
     }
@@ -234,7 +264,8 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
         // SAFETY: the caller's promise.
         unsafe { self.inner.release(at, bytes)? };
         let address = at.as_ptr().addr();
-        let of = if seen.arenas.contains_key(&address) { &mut seen.arenas } else { &mut seen.others };
+        let of =
+            if seen.arenas.contains_key(&address) { &mut seen.arenas } else { &mut seen.others };
         assert_eq!(of.remove(&address), Some(bytes));
         Ok(())
     }

@@ -60,6 +60,8 @@ impl Runs {
 pub struct Window {
     pub base: u64,
     pub free: BTreeSet<u64>,
+    /// Pages of the window that were the heap's when the cache took it.
+    pub ours: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -108,15 +110,14 @@ impl Model {
         for &page in &free {
             self.free.remove(page, 1);
         }
-        self.window = Some(Window { base, free });
+        let ours = (base..base + 64).filter(|&p| self.ours.has(p, 1)).collect();
+        self.window = Some(Window { base, free, ours });
     }
 
     pub fn in_window(&self, page: u64, pages: u64) -> bool {
-        self.window.as_ref().is_some_and(|window| {
-            window.base <= page
-                && page + pages <= window.base + 64
-                && (page..page + pages).all(|p| self.ours.has(p, 1))
-        })
+        self.window
+            .as_ref()
+            .is_some_and(|window| (page..page + pages).all(|p| window.ours.contains(&p)))
     }
 
     pub fn window_pages(&self) -> u64 {

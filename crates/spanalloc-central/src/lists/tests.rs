@@ -1,0 +1,290 @@
+use std::vec::Vec;
+
+use spanalloc_classes::{Go67, Rule, SizeClasses};
+
+use super::*;
+use crate::remote::Marked;
+use crate::testing::Refusing;
+
+type TestLists = CentralLists<Go67, Refusing>;
+
+/// Class 5 of Go's table has 48 bytes.
+const CLASS: u8 = 5;
+
+struct Setup {
+    lists: TestLists,
+    queue: Queue<Span>,
+    pages: PageCache,
+}
+
+impl Setup {
+    fn new() -> Self {
+        Self {
+            lists: CentralLists::new(Refusing::new()),
+            queue: Queue::new(),
+            pages: PageCache::new(),
+        }
+    }
+
+    fn cut(&self, class: u8) -> Option<SpanRef> {
+        self.lists.cut(class, &self.queue, &self.pages)
+    }
+
+    fn take(&self) -> Option<SpanRef> {
+        self.lists.take(CLASS, &self.queue)
+    }
+
+    fn pages_in_use(&self) -> usize {
+        self.lists.heap().stats().pages_in_use - self.pages.free_pages()
+    }
+
+    fn spans(&self) -> Vec<SpanRef> {
+        let mut spans = Vec::new();
+        self.lists.for_each_span(|span| spans.push(span));
+        spans
+    }
+
+    fn give(&self, span: SpanRef) {
+        // SAFETY: the test owns the span.
+        unsafe { self.lists.give(span) };
+    }
+
+    /// Frees a slot as another thread would.
+    fn free_remote(&self, span: SpanRef, slot: usize) {
+        // SAFETY: nobody uses the slot; a token is delivered.
+        unsafe {
+            match span.mark(slot) {
+                Marked::Token => self.lists.deliver(span),
+                marked => assert_eq!(marked, Marked::Done),
+            }
+        }
+    }
+}
+
+fn use_slots(span: SpanRef, count: usize) -> Vec<usize> {
+    let mut out = Vec::with_capacity(count);
+    // SAFETY: the test owns the span; there is room.
+    let taken = unsafe { span.take(out.as_mut_ptr(), count) };
+    assert_eq!(taken.count, count);
+    // SAFETY: `take` has written that many.
+    unsafe { out.set_len(count) };
+    out.iter().rev().map(|at: &*mut u8| at.addr()).collect()
+}
+
+#[test]
+fn a_span_is_cut_found_and_released() {
+    let setup = Setup::new();
+    assert_eq!(setup.take(), None);
+    let span = setup.cut(CLASS).unwrap();
+    let facts = Go67::CLASSES.class(CLASS);
+    assert_eq!((span.bytes(), span.slots()), (48, facts.span_slots as usize));
+    assert_eq!((span.pages(), span.used()), (facts.span_pages as usize, 0));
+    assert!(span.ownership().is(&setup.queue));
+    assert_eq!((setup.spans(), setup.pages_in_use()), (Vec::from([span]), span.pages()));
+    let end = span.base() + span.pages() * PAGE_BYTES;
+    for (address, found) in [
+        (span.base() - 1, None),
+        (span.base(), Some(span)),
+        (end - 1, Some(span)),
+        (end, None),
+        (0, None),
+        (usize::MAX, None),
+    ] {
+        assert_eq!(setup.lists.span_at(address), found);
+    }
+    // SAFETY: the test owns the span, of which no slot is used.
+    unsafe { setup.lists.release(span, &setup.pages) };
+    assert_eq!((setup.spans(), setup.pages_in_use()), (Vec::new(), 0));
+    assert_eq!(setup.lists.span_at(end - 1), None);
+    assert_eq!(setup.cut(CLASS), Some(span), "the descriptor serves again");
+}
+
+#[test]
+fn what_is_given_can_be_taken() {
+    let setup = Setup::new();
+    let [partial, full, empty] = [(); 3].map(|()| setup.cut(CLASS).unwrap());
+    use_slots(partial, 1);
+    use_slots(full, full.slots());
+    [partial, full, empty].map(|span| setup.give(span));
+    assert_eq!((partial.place(), full.place()), (Place::Partial, Place::Full));
+    assert_eq!(setup.spans().len(), 2, "an empty span goes to the heap");
+    assert_eq!(setup.pages_in_use(), 2 * partial.pages());
+    assert!(!partial.ownership().is(&setup.queue));
+    assert_eq!((setup.take(), setup.take()), (Some(partial), None));
+    assert!(partial.ownership().is(&setup.queue));
+    assert_eq!(partial.place(), Place::Current);
+    // A late free makes the full one worth taking.
+    setup.free_remote(full, 3);
+    assert_eq!(full.place(), Place::Partial);
+    assert_eq!((setup.take(), full.used()), (Some(full), full.slots() - 1));
+    assert_eq!(setup.lists.take(CLASS + 1, &setup.queue), None);
+}
+
+#[test]
+fn the_last_late_free_gives_the_span_back() {
+    let setup = Setup::new();
+    let span = setup.cut(CLASS).unwrap();
+    use_slots(span, 2);
+    setup.give(span);
+    setup.free_remote(span, 0);
+    assert_eq!((span.used(), setup.spans().len()), (1, 1));
+    setup.free_remote(span, 1);
+    assert_eq!((setup.spans().len(), setup.pages_in_use()), (0, 0));
+    assert_eq!(setup.take(), None);
+}
+
+#[test]
+fn a_token_that_waits_is_folded_when_the_span_is_given() {
+    let setup = Setup::new();
+    let span = setup.cut(CLASS).unwrap();
+    use_slots(span, 2);
+    assert_eq!(setup.queue.close().count(), 0);
+    setup.free_remote(span, 0);
+    assert_eq!(span.used(), 2);
+    setup.give(span);
+    assert_eq!((span.used(), span.unfolded()), (1, 0));
+}
+
+#[test]
+fn tiny_spans_have_descriptors_of_their_own() {
+    let setup = Setup::new();
+    let span = setup.cut(TINY).unwrap();
+    assert_eq!((span.class(), span.bytes()), (TINY, TINY_BYTES));
+    assert_eq!(span.slots() * TINY_BYTES, span.pages() * PAGE_BYTES);
+    // SAFETY: the test owns the span, of which no slot is used.
+    unsafe { setup.lists.release(span, &setup.pages) };
+    let small = setup.cut(2).unwrap();
+    assert_eq!(small.bytes(), TINY_BYTES);
+    assert_ne!(small, span);
+}
+
+#[test]
+fn classes_that_do_not_exist_have_no_spans() {
+    #[derive(Debug)]
+    struct Coarse;
+    impl ClassTable for Coarse {
+        const CLASSES: &'static SizeClasses = &SizeClasses::from_sizes(&Rule::GO, &[32, 64]);
+    }
+    let setup = Setup::new();
+    for class in [68, 127, LARGE] {
+        assert_eq!(setup.cut(class), None);
+    }
+    let coarse = CentralLists::<Coarse, _>::new(setup.lists.heap());
+    for (class, exists) in [(TINY, false), (1, true), (2, true), (3, false)] {
+        assert_eq!(coarse.cut(class, &setup.queue, &setup.pages).is_some(), exists);
+    }
+}
+
+#[test]
+fn short_of_pages_the_span_is_as_the_table_says() {
+    let setup = Setup::new();
+    let class = Go67::CLASSES.class_of(1024);
+    let facts = Go67::CLASSES.class(class);
+    assert!(facts.span_pages > facts.pages);
+    setup.lists.heap().most_pages.set(facts.pages as usize);
+    let span = setup.cut(class).unwrap();
+    assert_eq!((span.pages(), span.slots()), (facts.pages as usize, facts.slots as usize));
+    // SAFETY: the test owns the span, of which no slot is used.
+    unsafe { setup.lists.release(span, &setup.pages) };
+    setup.lists.heap().most_pages.set(0);
+    assert_eq!((setup.cut(class), setup.lists.alloc_large(1, 1)), (None, None));
+    assert_eq!(setup.pages_in_use(), 0);
+}
+
+#[test]
+fn without_a_descriptor_the_pages_go_back() {
+    let setup = Setup::new();
+    setup.lists.heap().no_metadata.set(true);
+    assert_eq!(setup.cut(CLASS), None);
+    assert_eq!(setup.lists.alloc_large(9, 1), None);
+    assert_eq!((setup.pages_in_use(), setup.spans().len()), (0, 0));
+    setup.lists.heap().no_metadata.set(false);
+    assert!(setup.cut(CLASS).is_some());
+}
+
+#[test]
+fn a_large_object_lives_and_dies() {
+    let setup = Setup::new();
+    let span = setup.lists.alloc_large(20, 16).unwrap();
+    assert_eq!((span.class(), span.pages(), span.base() % (16 * PAGE_BYTES)), (LARGE, 20, 0));
+    assert_eq!(setup.lists.span_at(span.base() + 20 * PAGE_BYTES - 1), Some(span));
+    assert_eq!(setup.lists.alloc_large(0, 1), None);
+    assert_eq!(setup.lists.alloc_large(usize::MAX, 1), None);
+    // SAFETY: the object is the test's.
+    unsafe { setup.lists.free_large(span) };
+    assert_eq!(setup.lists.span_at(span.base()), None);
+    assert_eq!((setup.pages_in_use(), setup.spans().len()), (0, 0));
+}
+
+#[test]
+fn a_large_object_changes_its_size_where_it_is() {
+    let setup = Setup::new();
+    let span = setup.lists.alloc_large(20, 1).unwrap();
+    // SAFETY: the object is the test's, and nothing uses its pages.
+    let resize = |pages| unsafe { setup.lists.resize_large(span, pages) };
+    let at = |page: usize| setup.lists.span_at(span.base() + page * PAGE_BYTES);
+    assert_eq!((resize(20), span.pages()), (Some(false), 20));
+    assert_eq!((resize(8), span.pages(), setup.pages_in_use()), (Some(false), 8, 8));
+    assert_eq!((at(7), at(8)), (Some(span), None));
+    assert!(resize(12).is_some());
+    assert_eq!((span.pages(), at(11), at(12), setup.pages_in_use()), (12, Some(span), None, 12));
+    let zeroed = resize(40);
+    assert_eq!((zeroed, span.pages()), (Some(false), 40), "some of the pages were used before");
+    assert_eq!(resize(60), Some(true), "none of these was");
+    let wall = setup.lists.alloc_large(1, 1).unwrap();
+    assert_eq!(wall.base(), span.base() + 60 * PAGE_BYTES);
+    assert_eq!((resize(61), resize(0), resize(usize::MAX)), (None, None, None));
+    assert_eq!((span.pages(), setup.pages_in_use()), (60, 61));
+}
+
+#[test]
+#[should_panic(expected = "DoubleFree at class 0")]
+fn a_large_object_dies_once() {
+    let setup = Setup::new();
+    let span = setup.lists.alloc_large(20, 1).unwrap();
+    assert!(span.end_large());
+    // SAFETY: misuse that is noticed before anything is touched.
+    unsafe { setup.lists.free_large(span) };
+}
+
+#[test]
+#[should_panic(expected = "DoubleFree at class 48")]
+fn a_late_free_of_a_free_slot_is_noticed() {
+    let setup = Setup::new();
+    let span = setup.cut(CLASS).unwrap();
+    use_slots(span, 2);
+    // SAFETY: the test owns the span and uses no slot.
+    unsafe { span.put(1) };
+    setup.give(span);
+    setup.free_remote(span, 1);
+}
+
+#[test]
+fn a_borrowed_central_is_one() {
+    let setup = Setup::new();
+    let central = &&setup.lists;
+    let span = central.cut(CLASS, &setup.queue, &setup.pages).unwrap();
+    use_slots(span, 1);
+    // SAFETY: the test owns what it passes.
+    unsafe {
+        central.give(span);
+        assert_eq!(central.take(CLASS, &setup.queue), Some(span));
+        central.give(span);
+        assert_eq!(span.mark(0), Marked::Token);
+        central.deliver(span);
+        let empty = central.cut(CLASS, &setup.queue, &setup.pages).unwrap();
+        assert_eq!(central.span_at(empty.base()), Some(empty));
+        central.release(empty, &setup.pages);
+        let large = central.alloc_large(1, 1).unwrap();
+        assert!(central.resize_large(large, 2).is_some());
+        central.free_large(large);
+        let owner = central.register(Layout::new::<Owner>()).unwrap();
+        let mut owners = 0;
+        central.for_each_owner(|found| owners += usize::from(found == owner));
+        assert_eq!(owners, 1);
+        central.unregister(owner.as_ref());
+    }
+    let mut spans = 0;
+    central.for_each_span(|_| spans += 1);
+    assert_eq!((spans, central.heap().stats().pages_in_use - setup.pages.free_pages()), (0, 0));
+}

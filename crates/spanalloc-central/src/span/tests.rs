@@ -1,0 +1,192 @@
+use core::ptr;
+use std::vec;
+use std::vec::Vec;
+
+use super::*;
+use crate::testing::{descriptor, facts, span};
+
+/// A class that is neither tiny nor large.
+const CLASS: u8 = 5;
+
+/// Takes `want` slots and returns them in the order they would be handed out, the last one first.
+fn take(span: SpanRef, want: usize) -> (Vec<usize>, bool) {
+    let mut out = vec![ptr::null_mut(); want];
+    // SAFETY: the test is the holder; there is room.
+    let taken = unsafe { span.take(out.as_mut_ptr(), want) };
+    let slots = out[..taken.count].iter().rev().map(|at| span.slot_of(at.addr())).collect();
+    (slots, taken.zeroed)
+}
+
+fn put(span: SpanRef, slot: usize) -> Put {
+    // SAFETY: the test is the holder and uses no slot.
+    unsafe { span.put(slot) }
+}
+
+#[test]
+fn the_parts_of_a_descriptor_follow_each_other() {
+    for words in 1..=MAX_SLOTS / 64 {
+        assert!(shared_offset(words) >= FREE_OFFSET + words * 8);
+        assert_eq!(shared_offset(words) % LINE, 0);
+        assert!(remote_offset(words) >= shared_offset(words) + size_of::<Shared>());
+        assert!(descriptor_bytes(words, false) >= remote_offset(words) + words * 8);
+        assert!(live_offset(words) >= remote_offset(words) + words * 64);
+        assert!(descriptor_bytes(words, true) >= live_offset(words) + words * 64);
+        assert_eq!(descriptor_bytes(words, true) % LINE, 0);
+    }
+    assert_eq!(descriptor_bytes(2, false), 128);
+    assert_eq!(descriptor_bytes(16, false), 384);
+    assert_eq!(descriptor_bytes(8, true), 1216);
+}
+
+// Every part is filled with a value of its own; then every part still holds its own.
+#[test]
+fn no_part_of_a_descriptor_lies_in_another() {
+    for (words, tiny) in [(2, false), (4, false), (8, false), (16, false), (8, true)] {
+        let span = descriptor(words, tiny);
+        let class = if tiny { TINY } else { CLASS };
+        let run = Run { address: usize::MAX / 2, pages: 0x0101_0101, zeroed: true };
+        // SAFETY: the descriptor has this many words, and the pages are never touched.
+        unsafe { span.cut(words, class, &facts(16, 1), words * 64, run) };
+        span.set_notify(0xabcd);
+        span.shared().link.store(ptr::without_provenance_mut(0x1000), Ordering::Relaxed);
+        span.stranded().leave();
+        for (index, word) in span.remote_words().iter().enumerate() {
+            word.store(u64::MAX - index as u64, Ordering::Relaxed);
+        }
+        assert_eq!(span.remote_words().len(), if tiny { words * 8 } else { words });
+        for slot in (0..words * 64).filter(|_| tiny) {
+            span.live_count(slot).store(slot as u8 ^ 0x5a, Ordering::Relaxed);
+        }
+
+        assert_eq!((span.base(), span.pages()), (usize::MAX / 2, 0x0101_0101));
+        assert_eq!((span.used(), span.slots(), span.words()), (0, words * 64, words));
+        assert_eq!((span.class(), span.place(), span.bytes()), (class, Place::Current, 16));
+        assert_eq!(span.head().notify.load(Ordering::Relaxed), 0xabcd);
+        assert!(span.zeroed() && span.stranded().take() && !span.stranded().take());
+        assert_eq!(span.shared().link.load(Ordering::Relaxed).addr(), 0x1000);
+        assert_eq!(span.unfolded(), 0);
+        for word in 0..words {
+            assert_eq!(span.free_word(word).load(Ordering::Relaxed), u64::MAX);
+        }
+        for (index, word) in span.remote_words().iter().enumerate() {
+            assert_eq!(word.load(Ordering::Relaxed), u64::MAX - index as u64);
+        }
+        for slot in (0..words * 64).filter(|_| tiny) {
+            assert_eq!(span.live_count(slot).load(Ordering::Relaxed), slot as u8 ^ 0x5a);
+        }
+    }
+}
+
+#[test]
+fn a_new_span_has_exactly_its_slots_free() {
+    for slots in [1, 2, 63, 64, 65, 127, 128] {
+        let span = span(CLASS, 8, slots, true);
+        let ones: u32 = (0..span.words())
+            .map(|at| span.free_word(at).load(Ordering::Relaxed).count_ones())
+            .sum();
+        assert_eq!(ones as usize, slots);
+        assert_eq!(take(span, slots + 1).0, (0..slots).collect::<Vec<_>>());
+        assert_eq!((span.used(), take(span, 1).0.len()), (slots, 0));
+    }
+}
+
+#[test]
+fn the_lowest_free_slots_are_taken_and_handed_out_first() {
+    let span = span(CLASS, 48, 100, false);
+    assert_eq!(take(span, 70).0, (0..70).collect::<Vec<_>>());
+    for slot in [66, 3, 69, 64] {
+        assert_eq!(put(span, slot), Put::Done);
+    }
+    assert_eq!(span.used(), 66);
+    assert_eq!(take(span, 3).0, [3, 64, 66]);
+    assert_eq!(take(span, 3).0, [69, 70, 71]);
+    assert_eq!(take(span, 0).0, []);
+    assert_eq!(span.used(), 72);
+}
+
+#[test]
+fn addresses_and_slots_tell_each_other() {
+    for bytes in [8, 24, 48, 1152, 8192, 32768] {
+        let span = span(CLASS, bytes, 7, false);
+        for slot in 0..7 {
+            let address = span.address_of(slot);
+            assert_eq!(address, 0x10_0000 + slot * bytes as usize);
+            assert_eq!(span.offset_of(address), slot * bytes as usize);
+            assert_eq!(span.slot_of(address), slot);
+            assert_eq!(span.slot_of(address + bytes as usize - 1), slot);
+        }
+    }
+}
+
+#[test]
+fn only_slots_never_handed_out_are_known_to_be_zero() {
+    let clean = span(CLASS, 64, 10, true);
+    assert!(take(clean, 0).1);
+    assert_eq!(take(clean, 2), (vec![0, 1], true));
+    put(clean, 1);
+    assert_eq!(take(clean, 2), (vec![1, 2], false), "one of two was used before");
+    assert_eq!(take(clean, 2), (vec![3, 4], true));
+    put(clean, 0);
+    assert_eq!(take(clean, 1), (vec![0], false));
+    assert_eq!(take(clean, 9), (vec![5, 6, 7, 8, 9], true));
+    let dirty = span(CLASS, 64, 10, false);
+    assert_eq!(take(dirty, 1), (vec![0], false));
+}
+
+#[test]
+fn put_tells_when_few_enough_are_used() {
+    let span = span(CLASS, 64, 10, false);
+    take(span, 10);
+    span.set_notify(7);
+    let told: Vec<_> = (0..5).map(|slot| put(span, slot)).collect();
+    assert_eq!(told, [Put::Done, Put::Done, Put::Notify, Put::Notify, Put::Notify]);
+    span.set_notify(0);
+    let told: Vec<_> = (5..10).map(|slot| put(span, slot)).collect();
+    assert_eq!(told, [Put::Done, Put::Done, Put::Done, Put::Done, Put::Notify]);
+    assert_eq!((span.used(), put(span, 3), span.used()), (0, Put::Twice, 0));
+}
+
+#[test]
+fn places_are_kept() {
+    let span = span(CLASS, 64, 10, false);
+    for place in [Place::Pool, Place::Current, Place::Partial, Place::Full, Place::Large] {
+        span.set_place(place);
+        assert_eq!(span.place(), place);
+    }
+    assert_eq!(descriptor(2, false).place(), Place::Pool, "zeroed memory is not in use");
+}
+
+#[test]
+fn a_large_object_lives_once() {
+    let span = descriptor(2, false);
+    let run = Run { address: 0x2000, pages: 5, zeroed: true };
+    // SAFETY: the descriptor has two words, and the pages are never touched.
+    unsafe { span.cut_large(2, run) };
+    assert_eq!((span.class(), span.place(), span.slots()), (LARGE, Place::Large, 1));
+    assert_eq!((span.base(), span.pages(), span.bytes()), (0x2000, 5, 5 * PAGE_BYTES));
+    assert!(span.zeroed());
+    span.resize_large(6);
+    assert_eq!((span.pages(), span.bytes()), (6, 6 * PAGE_BYTES));
+    // The field has 32 bits; the size is told by the pages then.
+    span.resize_large(1 << 19);
+    assert_eq!((span.pages(), span.bytes()), (1 << 19, 0));
+    assert!(span.end_large());
+    assert!(!span.end_large());
+    let small = crate::testing::span(CLASS, 64, 10, false);
+    take(small, 1);
+    assert!(!small.end_large());
+    assert_eq!(small.used(), 1);
+}
+
+#[test]
+fn a_descriptor_can_be_cut_again() {
+    let first = span(CLASS, 64, 100, true);
+    take(first, 100);
+    (0..100).for_each(|slot| _ = put(first, slot));
+    let run = Run { address: 0x40_0000, pages: 1, zeroed: false };
+    // SAFETY: the descriptor has two words, and the pages are never touched.
+    unsafe { first.cut(2, 9, &facts(4096, 2), 2, run) };
+    assert_eq!((first.class(), first.slots(), first.bytes(), first.zeroed()), (9, 2, 4096, false));
+    assert_eq!(take(first, 5), (vec![0, 1], false));
+    assert_eq!(put(first, 1), Put::Done);
+}
