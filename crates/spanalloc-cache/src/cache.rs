@@ -162,7 +162,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
                     Some(object) => object,
                     None => self.alloc_small_slow(class),
                 };
-                (object, bin.zeroed.load(spanalloc_sync::atomic::Ordering::Relaxed))
+                (object, bin.zeroed())
             }
             Path::Tiny => (self.alloc(layout), false),
             Path::Large => self.alloc_large(layout),

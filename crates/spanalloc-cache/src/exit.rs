@@ -35,7 +35,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             while let Some(span) = bin.full.pop() {
                 self.hand_over(span);
             }
-            bin.limit.set(0);
+            bin.end();
         }
         self.state.reset();
         // SAFETY: this thread is the only user of its page cache, and its owner owns nothing now.

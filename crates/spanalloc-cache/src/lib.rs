@@ -4,10 +4,10 @@
 #[cfg(test)]
 extern crate std;
 
+mod bin;
 mod cache;
 mod exit;
 mod large;
-mod magazine;
 mod policy;
 mod realloc;
 mod small;
@@ -16,8 +16,8 @@ mod stats;
 mod thread_cache;
 mod tiny;
 
+pub use bin::MAGAZINE;
 pub use cache::Cache;
-pub use magazine::MAGAZINE;
 pub use policy::{Fast, Policy};
 pub use state::CacheState;
 pub use stats::{ClassStats, Snapshot};

@@ -10,9 +10,8 @@ use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
 use crate::cache::{Cache, Path};
-use crate::magazine::MAGAZINE;
+use crate::bin::{Bin, MAGAZINE};
 use crate::policy::Policy;
-use crate::state::Bin;
 
 /// The most bytes of one class that a magazine holds, beyond two objects.
 const MAGAZINE_BYTES: usize = 64 << 10;
@@ -42,22 +41,16 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     fn refill(self, class: u8) -> bool {
         let bin = self.state.bin(class);
         let limit = self.prepare(bin, class);
-        let freed = bin.freed.get();
-        if freed > 0 {
-            // SAFETY: this thread uses the state; lengths never exceed MAGAZINE.
-            unsafe { bin.loaded_objects.copy_from(&bin.freed_objects, freed) };
-            bin.freed.set(0);
-            bin.loaded.set(freed);
-            bin.zeroed.store(false, Ordering::Relaxed);
+        if bin.freed() > 0 {
+            bin.swap();
             return true;
         }
         loop {
             if let Some(span) = bin.current() {
                 // SAFETY: this thread owns its current span; the magazine has room for `limit`.
-                let taken = unsafe { span.take(bin.loaded_objects.as_ptr(), limit) };
+                let taken = unsafe { span.take(bin.loaded_objects(), limit) };
                 if taken.count > 0 {
-                    bin.loaded.set(taken.count);
-                    bin.zeroed.store(taken.zeroed, Ordering::Relaxed);
+                    bin.set_loaded(taken.count, taken.zeroed);
                     return true;
                 }
                 self.retire(bin, span);
@@ -73,12 +66,12 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 
     /// Sets the bin's limit at its first use, and returns it.
     fn prepare(self, bin: &Bin, class: u8) -> usize {
-        if bin.limit.get() == 0 {
+        if bin.limit() == 0 {
             let bytes = (Self::facts(class).bytes as usize).max(1);
-            bin.limit.set((MAGAZINE_BYTES / bytes).clamp(2, MAGAZINE));
+            bin.begin((MAGAZINE_BYTES / bytes).clamp(2, MAGAZINE));
             self.state.set_used(class);
         }
-        bin.limit.get()
+        bin.limit()
     }
 
     /// A span with free slots: the thread's own, then what others freed into its spans, then
@@ -175,13 +168,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) unsafe fn free_small_slow(self, class: u8, object: *mut u8) {
         let bin = self.state.bin(class);
         self.prepare(bin, class);
-        let freed = bin.freed.get();
-        if bin.loaded.get() == 0 && freed > 0 {
-            // SAFETY: this thread uses the state; lengths never exceed MAGAZINE.
-            unsafe { bin.loaded_objects.copy_from(&bin.freed_objects, freed) };
-            bin.loaded.set(freed);
-            bin.zeroed.store(false, Ordering::Relaxed);
-            bin.freed.set(0);
+        if bin.loaded() == 0 {
+            bin.swap();
         } else {
             self.flush_freed(bin, class);
         }
@@ -191,16 +179,16 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 
     fn flush_freed(self, bin: &Bin, class: u8) {
         // SAFETY: this thread uses the state; the magazine holds objects of this class.
-        unsafe { self.flush(class, bin.freed_objects.as_ptr(), bin.freed.get()) };
-        bin.freed.set(0);
+        unsafe { self.flush(class, bin.freed_objects(), bin.freed()) };
+        bin.clear_freed();
     }
 
     /// Empties both magazines of a bin into the spans.
     pub(crate) fn flush_magazines(self, bin: &Bin, class: u8) {
         self.flush_freed(bin, class);
         // SAFETY: this thread uses the state; the magazine holds objects of this class.
-        unsafe { self.flush(class, bin.loaded_objects.as_ptr(), bin.loaded.get()) };
-        bin.loaded.set(0);
+        unsafe { self.flush(class, bin.loaded_objects(), bin.loaded()) };
+        bin.set_loaded(0, false);
     }
 
     /// Gives objects back to their spans.

@@ -1,100 +1,11 @@
 use core::ptr;
 
-use spanalloc_central::{Owner, Span, SpanList, SpanRef, TINY_BYTES};
+use spanalloc_central::{Owner, TINY_BYTES};
 use spanalloc_classes::MAX_CLASSES;
 use spanalloc_pages::PageCache;
-use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use crate::magazine::{Length, Magazine};
-
-/// What a thread keeps of one size class.
-///
-/// Objects are handed out from `loaded` and freed into `freed`, so that the two sides of a loop
-/// that allocates and frees do not wait for each other's stores. The all-zero bin is empty and
-/// takes no object, so that its first use comes to the slow path.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Bin {
-    /// Objects in `loaded_objects`.
-    pub(crate) loaded: Length,
-    /// Objects in `freed_objects`.
-    pub(crate) freed: Length,
-    /// The most objects `freed_objects` takes; 0 until the bin is first used.
-    pub(crate) limit: Length,
-    /// Whether every object in `loaded_objects` is known to hold zeros.
-    pub(crate) zeroed: AtomicBool,
-    /// The span that objects are taken from.
-    current: AtomicPtr<Span>,
-    /// The other spans of this thread that have free slots.
-    pub(crate) partial: SpanList,
-    /// The spans of this thread without free slots worth looking for.
-    pub(crate) full: SpanList,
-    pub(crate) loaded_objects: Magazine,
-    pub(crate) freed_objects: Magazine,
-}
-
-impl Bin {
-    const fn new() -> Self {
-        Self {
-            loaded: Length::new(),
-            freed: Length::new(),
-            limit: Length::new(),
-            zeroed: AtomicBool::new(false),
-            current: AtomicPtr::new(ptr::null_mut()),
-            partial: SpanList::new(),
-            full: SpanList::new(),
-            loaded_objects: Magazine::new(),
-            freed_objects: Magazine::new(),
-        }
-    }
-
-    /// Takes an object, if there is one at hand.
-    ///
-    /// # Safety
-    /// The caller is the bin's thread.
-    #[inline(always)]
-    pub(crate) unsafe fn pop(&self) -> Option<*mut u8> {
-        let length = self.loaded.get();
-        if length == 0 {
-            return None;
-        }
-        self.loaded.set(length - 1);
-        // SAFETY: lengths never exceed MAGAZINE; the caller is the bin's thread.
-        Some(unsafe { self.loaded_objects.read(length - 1) })
-    }
-
-    /// Keeps an object, if there is room.
-    ///
-    /// # Safety
-    /// The caller is the bin's thread; the object is of this bin's class and unused.
-    #[inline(always)]
-    pub(crate) unsafe fn push(&self, object: *mut u8) -> bool {
-        let length = self.freed.get();
-        if length >= self.limit.get() {
-            return false;
-        }
-        // SAFETY: limits never exceed MAGAZINE; the caller is the bin's thread.
-        unsafe { self.freed_objects.write(length, object) };
-        self.freed.set(length + 1);
-        true
-    }
-
-    pub(crate) fn current(&self) -> Option<SpanRef> {
-        let descriptor = ptr::NonNull::new(self.current.load(Ordering::Relaxed))?;
-        // SAFETY: only descriptors are stored here.
-        Some(unsafe { SpanRef::from_descriptor(descriptor) })
-    }
-
-    pub(crate) fn set_current(&self, span: Option<SpanRef>) {
-        let raw = span.map_or(ptr::null_mut(), |span| span.as_ptr().as_ptr());
-        self.current.store(raw, Ordering::Relaxed);
-    }
-
-    /// Objects in both magazines.
-    pub(crate) fn cached(&self) -> usize {
-        self.loaded.get() + self.freed.get()
-    }
-}
+use crate::bin::Bin;
 
 /// What the count of live objects of an open slot begins with: more than the objects that fit it.
 pub(crate) const OPEN_CREDIT: u8 = TINY_BYTES as u8 + 1;
@@ -222,35 +133,6 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-
-    #[test]
-    fn an_unused_bin_gives_nothing_and_takes_nothing() {
-        let bin = Bin::new();
-        let mut object = 0u64;
-        // SAFETY: this thread is the bin's.
-        unsafe {
-            assert_eq!(bin.pop(), None);
-            assert!(!bin.push((&raw mut object).cast()));
-        }
-        assert_eq!(bin.cached(), 0);
-    }
-
-    #[test]
-    fn a_bin_takes_up_to_its_limit_and_gives_the_newest_loaded_first() {
-        let bin = Bin::new();
-        bin.limit.set(2);
-        let mut objects = [0u64; 3];
-        let [a, b, c] = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
-        // SAFETY: this thread is the bin's; magazines hold two objects at least.
-        unsafe {
-            assert!(bin.push(a) && bin.push(b) && !bin.push(c));
-            assert_eq!(bin.pop(), None, "freed objects are not handed out before a refill");
-            bin.loaded_objects.copy_from(&bin.freed_objects, 2);
-            bin.loaded.set(2);
-            bin.freed.set(0);
-            assert_eq!((bin.pop(), bin.pop(), bin.pop()), (Some(b), Some(a), None));
-        }
-    }
 
     /// Opens `slot` and packs objects of these sizes and alignments; the offsets at which they land.
     fn pack(objects: &[(usize, usize)]) -> Vec<Option<usize>> {
