@@ -5,15 +5,18 @@
 use std::env;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput};
+use spanalloc_bench::clock::thread_time;
 use spanalloc_bench::table::Table;
 use spanalloc_bench::{Entry, Plan, Workload, contenders};
 
 /// Samples of a run.
 const SAMPLES: usize = 10;
 const WARM_UP: Duration = Duration::from_millis(60);
+/// Pairs that are run before Criterion's own warm-up.
+const WARM_UP_PAIRS: u64 = 50_000;
 const MEASUREMENT: Duration = Duration::from_millis(150);
 /// Resamples of Criterion's own statistics; the table does not use them.
 const RESAMPLES: usize = 1000;
@@ -35,12 +38,12 @@ fn main() -> ExitCode {
     let contenders = contenders();
     if measuring {
         for entry in &contenders {
-            println!("{}: {}", entry.name, (entry.version)());
             if let Some(flaw) = (entry.flaw)() {
                 eprintln!("{} cannot be compared: {flaw}", entry.name);
                 eprintln!("Build the peers without debug info: see the README of this crate.");
                 return ExitCode::FAILURE;
             }
+            println!("{}: {}", entry.name, (entry.version)());
         }
     }
 
@@ -50,7 +53,6 @@ fn main() -> ExitCode {
         .measurement_time(MEASUREMENT)
         .nresamples(RESAMPLES)
         .without_plots()
-        .save_baseline("last".into())
         .configure_from_args();
     let plans: Vec<Rc<Plan>> = Workload::all().into_iter().map(Plan::new).collect();
     let names: Vec<&str> = contenders.iter().map(|entry| entry.name).collect();
@@ -59,7 +61,7 @@ fn main() -> ExitCode {
         for (row, plan) in plans.iter().enumerate() {
             for turn in 0..contenders.len() {
                 let column = (turn + round + row) % contenders.len();
-                let times = measure(&mut criterion, plan, contenders[column], round);
+                let times = measure(&mut criterion, plan, contenders[column], round, measuring);
                 let kept = times.len().saturating_sub(samples);
                 table.cell(row, column).add_round(&times[kept..]);
             }
@@ -77,28 +79,47 @@ fn rounds() -> Option<usize> {
 }
 
 /// One run: nanoseconds a pair took in each of Criterion's samples, those of the warm-up first.
-fn measure(criterion: &mut Criterion, plan: &Rc<Plan>, entry: Entry, round: usize) -> Vec<f64> {
-    let workload = plan.workload();
-    let mut session = None;
-    let mut times = Vec::new();
-    let mut group = criterion.benchmark_group(workload.to_string());
-    group.sampling_mode(SamplingMode::Flat);
-    group.throughput(Throughput::Elements(workload.pairs_per_unit()));
+fn measure(
+    criterion: &mut Criterion,
+    plan: &Rc<Plan>,
+    entry: Entry,
+    round: usize,
+    warm: bool,
+) -> Vec<f64> {
+    let pairs_per_unit = plan.workload().pairs_per_unit();
     let id = BenchmarkId::new(entry.name, format!("round {}", round + 1));
+    let group_name = plan.workload().to_string();
+    let open = || {
+        let mut session = (entry.open)(plan);
+        if warm {
+            session.run(WARM_UP_PAIRS.div_ceil(pairs_per_unit));
+        }
+        session
+    };
+    // Criterion's quick mode counts the time, and warms nothing up.
+    let mut session = asked_for(&format!("{group_name}/{}", entry.name)).then(open);
+    let mut times = Vec::new();
+    let mut group = criterion.benchmark_group(group_name);
+    group.sampling_mode(SamplingMode::Flat);
+    group.throughput(Throughput::Elements(pairs_per_unit));
     group.bench_function(id, |bencher| {
+        let session = session.get_or_insert_with(open);
         bencher.iter_custom(|units| {
-            // Made here, for Criterion may have been told to skip this run.
-            let session = session.get_or_insert_with(|| (entry.open)(plan));
-            let start = Instant::now();
+            let start = thread_time();
             session.run(units);
-            let elapsed = start.elapsed();
-            let pairs = units * workload.pairs_per_unit();
-            times.push(elapsed.as_secs_f64() * 1e9 / pairs as f64);
+            let elapsed = thread_time() - start;
+            times.push(elapsed.as_secs_f64() * 1e9 / (units * pairs_per_unit) as f64);
             elapsed
         });
     });
     group.finish();
     times
+}
+
+/// Whether Criterion will probably not skip this run. It decides by itself; this saves time.
+fn asked_for(name: &str) -> bool {
+    let mut filters = env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    filters.peek().is_none() || filters.any(|filter| name.contains(&filter))
 }
 
 fn print_table(table: &Table, contenders: &[Entry], rounds: usize) {

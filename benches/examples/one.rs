@@ -4,8 +4,9 @@
 
 use std::env;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use spanalloc_bench::clock::thread_time;
 use spanalloc_bench::{Plan, Workload, contenders};
 
 fn main() -> ExitCode {
@@ -31,13 +32,13 @@ fn main() -> ExitCode {
     let mut session = (entry.open)(&Plan::new(workload.clone()));
     let step = (100_000 / workload.pairs_per_unit()).max(1);
     session.run(step);
-    let start = Instant::now();
+    let start = thread_time();
     let mut units = 0;
-    while start.elapsed() < time {
+    while thread_time() - start < time {
         session.run(step);
         units += step;
     }
-    let elapsed = start.elapsed();
+    let elapsed = thread_time() - start;
     let pairs = units * workload.pairs_per_unit();
     let each = elapsed.as_secs_f64() * 1e9 / pairs as f64;
     println!("{workload} on {}: {pairs} pairs, {each:.2} ns each", entry.name);

@@ -23,7 +23,12 @@ impl Contender for Mimalloc {
     fn version() -> String {
         // The number has the form 30302 for 3.3.2.
         let number = MiMalloc.version();
-        format!("v{}.{}.{}, not secure", number / 10_000, number / 100 % 100, number % 100)
+        format!(
+            "v{}.{}.{}, not secure, no debug build",
+            number / 10_000,
+            number / 100 % 100,
+            number % 100
+        )
     }
 
     fn flaw() -> Option<String> {
@@ -59,7 +64,7 @@ impl Contender for TikvJemalloc {
                 error => format!("unknown, mallctl says {error}"),
             }
         };
-        version.split("-g").next().unwrap_or_default().to_owned()
+        version.split('-').next().unwrap_or_default().to_owned()
     }
 
     fn flaw() -> Option<String> {
@@ -82,7 +87,7 @@ impl Contender for Snmalloc {
     const ALLOCATOR: SnMalloc = SnMalloc;
 
     fn version() -> String {
-        "crate snmalloc-rs 0.7.6, cmake Release".into()
+        "crate snmalloc-rs 0.7.6, no debug build".into()
     }
 
     fn flaw() -> Option<String> {

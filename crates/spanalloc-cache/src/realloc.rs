@@ -14,12 +14,13 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// or the pages behind it allow. Null leaves the object as it was.
     ///
     /// # Safety
-    /// As for [`free`](Self::free); `new_size` rounded up to the alignment fits an `isize`.
+    /// As for [`free`](Self::free). A `new_size` that makes no Layout is refused with null.
     #[inline]
     #[must_use]
     pub unsafe fn realloc(self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller promises a valid size; the alignment is a Layout's.
-        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
+            return ptr::null_mut();
+        };
         let (from, to) = (Self::path(layout), Self::path(new));
         let stays = match from {
             Path::Tiny => to == from && new_size <= layout.size(),

@@ -3,14 +3,14 @@
 use core::alloc::Layout;
 
 use spanalloc_central::remote::Marked;
-use spanalloc_central::{Central, Place, Put, SpanRef, TINY, TINY_BYTES};
+use spanalloc_central::{Central, LARGE, Place, Put, SpanRef, TINY, TINY_BYTES};
 use spanalloc_classes::{Class, ClassTable};
 use spanalloc_os::Misuse;
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
-use crate::cache::{Cache, Path};
 use crate::bin::{Bin, MAGAZINE};
+use crate::cache::{Cache, Path};
 use crate::policy::Policy;
 
 /// The most bytes of one class that a magazine holds, beyond two objects.
@@ -227,7 +227,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             central.die(Misuse::ForeignPointer, address, 0);
         };
         if span.class() != class {
-            central.die(Misuse::SizeMismatch, address, bytes);
+            central.die(Misuse::SizeMismatch, address, class_bytes(span));
         }
         let offset = span.offset_of(address);
         let slot = ((offset as u64 * magic) >> 32) as usize;
@@ -334,4 +334,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 /// free, or a magazine full of them, and at least one.
 fn most_used(span: SpanRef) -> usize {
     span.slots() - (span.slots() / 8).clamp(1, MAGAZINE)
+}
+
+/// Bytes of the span's size class; 0 if it has none.
+pub(crate) fn class_bytes(span: SpanRef) -> usize {
+    if span.class() == LARGE { 0 } else { span.bytes() }
 }

@@ -99,7 +99,7 @@ impl<C: Central, P: Policy> ThreadCache<C, P> {
     /// Gives an object a new size and keeps its contents; None leaves it as it was.
     ///
     /// # Safety
-    /// As for [`free`](Self::free); `new_size` rounded up to the alignment fits an `isize`.
+    /// As for [`free`](Self::free). A `new_size` that makes no Layout is refused with None.
     #[inline]
     pub unsafe fn realloc(
         &mut self,

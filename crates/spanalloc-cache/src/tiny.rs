@@ -11,6 +11,7 @@ use spanalloc_sync::atomic::Ordering;
 
 use crate::cache::{Cache, SHARED};
 use crate::policy::Policy;
+use crate::small::class_bytes;
 use crate::state::OPEN_CREDIT;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
@@ -65,9 +66,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// The object is tiny and nobody uses it any more.
     #[inline(always)]
     pub(crate) unsafe fn try_free_tiny(self, object: *mut u8) -> bool {
-        let mine = |span: &SpanRef| {
-            span.ownership().is(&self.state.owner.queue) && span.class() == SHARED
-        };
+        let mine =
+            |span: &SpanRef| span.ownership().is(&self.state.owner.queue) && span.class() == SHARED;
         self.central.span_at(object.addr()).filter(mine).is_some_and(|span| {
             span.drop_tiny_unless_last(span.offset_of(object.addr()) / TINY_BYTES)
         })
@@ -100,7 +100,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             central.die(Misuse::ForeignPointer, address, 0);
         };
         if span.class() != SHARED {
-            central.die(Misuse::SizeMismatch, address, span.bytes());
+            central.die(Misuse::SizeMismatch, address, class_bytes(span));
         }
         (span, span.offset_of(address) / TINY_BYTES)
     }

@@ -65,13 +65,12 @@ proptest! {
     }
 }
 
-/// Fills `subject` with objects of `layout` until it refuses; returns how many it gave.
+/// Allocates objects of one kind until there is no more; returns how many it got.
 fn fill<S: Subject>(replay: &mut Replay<S>, layout: Layout) -> usize {
     let before = replay.summary();
+    let (size, align) = (layout.size(), layout.align());
     while replay.summary().refused == before.refused {
-        replay
-            .apply(&Operation::Alloc { size: layout.size(), align: layout.align() })
-            .unwrap();
+        replay.apply(&Operation::AllocMany { size, align, more: 255 }).unwrap();
     }
     replay.summary().allocated - before.allocated
 }
@@ -82,19 +81,25 @@ fn exhaust_and_recover<O: OsSource>(os: O, least_bytes: usize) {
     let subject = Caches::<Go67, O, Fast>::new(&heap, &central, 2, true);
     let mut replay = Replay::with_budget(subject, usize::MAX);
     let mut most = Vec::new();
+    let kinds = [7, 24, 700, 8192, 30_000, 200_000];
+    for size in kinds {
+        replay.apply(&Operation::Alloc { size, align: 1 }).unwrap();
+    }
     for round in 0..3 {
-        for (kind, size) in [1, 24, 700, 8192, 30_000, 200_000].into_iter().enumerate() {
+        for (kind, size) in kinds.into_iter().enumerate() {
             let layout = Layout::from_size_align(size, 1).unwrap();
             let count = fill(&mut replay, layout);
             if round == 0 {
-                // The first kind has to share with nothing but the allocator's own tables.
-                assert!(kind > 0 || count * 1 >= least_bytes / 4, "{count} objects of {size}");
+                assert!(count * size >= least_bytes, "only {count} objects of {size} bytes");
                 most.push(count);
             }
             // What one class took comes back for the next one, and nothing is lost on the way; but
             // descriptors of spans stay what they are, so the first round may do a little better.
             assert!(count * 10 >= most[kind] * 8, "round {round}: {count} of {}", most[kind]);
             replay.finish().unwrap();
+            // A cache keeps a magazine of each class, and with it some pages; an ended one nothing.
+            replay.apply(&Operation::Restart { cache: 0 }).unwrap();
+            replay.apply(&Operation::Restart { cache: 1 }).unwrap();
             assert_eq!(replay.tally().objects, 0);
         }
     }
@@ -104,35 +109,35 @@ fn exhaust_and_recover<O: OsSource>(os: O, least_bytes: usize) {
 
 #[test]
 fn an_exhausted_buffer_works_again_after_frees() {
-    let mut buffer = buffer(4 << 20);
-    exhaust_and_recover(Fixed::new(&mut buffer), 3 << 20);
+    let mut buffer = buffer(2 << 20);
+    exhaust_and_recover(Fixed::new(&mut buffer), 256 << 10);
 }
 
 #[test]
 fn an_exhausted_budget_works_again_after_frees() {
     // SAFETY: the heap and everything above it are gone before the source is.
     let os = unsafe { Returning::new(Mmap::new()) };
-    exhaust_and_recover(Limited::with_committed(os, 256 << 20, 4 << 20), 3 << 20);
+    exhaust_and_recover(Limited::with_committed(os, 256 << 20, 2 << 20), 256 << 10);
 }
 
 /// Operations that come to every kind of call again and again.
 fn scenario() -> Vec<Operation> {
     let mut operations = Vec::new();
-    for round in 0..6_u8 {
-        for (size, more) in [(3, 200), (16, 255), (112, 90), (1000, 40), (9000, 30), (70_000, 12)] {
+    for round in 0..4_u8 {
+        for (size, more) in [(3, 40), (16, 90), (112, 70), (1000, 15), (9000, 10), (70_000, 3)] {
             operations.push(Operation::AllocMany { size, align: 8, more });
             operations.push(Operation::Switch { cache: round });
         }
-        operations.push(Operation::AllocZeroed { size: 3 << 20, align: 1 << 16 });
-        operations.push(Operation::Alloc { size: 40 << 20, align: 8 });
-        operations.push(Operation::Alloc { size: 10, align: 1 << 26 });
-        for index in 0..20 {
-            operations.push(Operation::Realloc { index: index * 31, size: 150_000 });
+        operations.push(Operation::AllocZeroed { size: 300_000, align: 1 << 16 });
+        // Each takes an arena of its own, its metadata and a commit.
+        operations.push(Operation::AllocMany { size: 10, align: 1 << 26, more: 5 });
+        for index in 0..8 {
+            operations.push(Operation::Realloc { index: index * 31, size: 50_000 });
             operations.push(Operation::FreeRemote { index: index * 17 });
         }
         operations.push(Operation::Restart { cache: round + 1 });
-        operations.push(Operation::FreeMany { index: u16::from(round) * 100, more: 255 });
-        operations.push(Operation::FreeMany { index: 7, more: 255 });
+        operations.push(Operation::FreeMany { index: u16::from(round) * 50, more: 150 });
+        operations.push(Operation::FreeMany { index: 7, more: 60 });
         operations.push(Operation::Release { most: 400 });
     }
     operations
@@ -177,13 +182,13 @@ fn every_call_to_the_system_may_fail() {
     let mut failures = [0; 4];
     for (kind, verb) in Verb::ALL.into_iter().enumerate() {
         for nth in 1..=64 {
-            for (forever, late) in [(false, false), (true, nth % 2 == 0)] {
-                let failed = with_faults(verb, nth, forever, late);
-                failures[kind] += failed;
+            failures[kind] += with_faults(verb, nth, false, nth % 2 == 0);
+            if nth % 4 == 1 {
+                failures[kind] += with_faults(verb, nth, true, nth % 8 == 1);
             }
         }
     }
     println!("calls that failed: {failures:?}");
     // Each kind did fail; nothing here makes the heap release address space but failures.
-    assert!(failures[..3].iter().all(|&count| count > 50), "{failures:?}");
+    assert!(failures[..3].iter().all(|&count| count > 20), "{failures:?}");
 }

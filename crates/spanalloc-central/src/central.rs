@@ -50,7 +50,8 @@ pub unsafe trait Central {
     /// Brings the token of a span to its owner, or folds the span if it has none.
     ///
     /// # Safety
-    /// The caller holds the token.
+    /// The caller holds the token, and every queue that was given to [`take`](Self::take) or
+    /// [`cut`](Self::cut) is still mapped.
     unsafe fn deliver(&self, span: SpanRef);
 
     /// A span that is one object of `pages` pages, aligned to `align_pages` pages.
@@ -62,8 +63,8 @@ pub unsafe trait Central {
     /// The span is large, and nobody uses the object.
     unsafe fn free_large(&self, span: SpanRef);
 
-    /// Changes the size of a large object in place, if the pages behind it allow. Returns whether
-    /// the pages that were added are known to be zero.
+    /// Changes the size of a large object in place, if the pages behind it allow and `pages` is not
+    /// 0. Returns whether the pages that were added are known to be zero.
     ///
     /// # Safety
     /// The span is large and the caller owns the object; pages cut off are unused.

@@ -108,7 +108,8 @@ impl<S> Default for Ownership<S> {
 /// Brings the token of `span` to its owner, or calls `fold` under the lock if it has none.
 ///
 /// # Safety
-/// The caller holds the token, and `lock` is the one that guards the span's owner.
+/// The caller holds the token, `lock` is the one that guards the span's owner, and every queue that
+/// ever owned the span is still mapped.
 #[inline]
 pub unsafe fn deliver<S: Owned, L, W: Wait, const RANK: u8>(
     span: NonNull<S>,

@@ -210,7 +210,7 @@ impl SpanRef {
     }
 
     #[inline(always)]
-    fn free_word<'a>(self, word: usize) -> &'a AtomicU64 {
+    pub(crate) fn free_word<'a>(self, word: usize) -> &'a AtomicU64 {
         debug_assert!(word < self.words());
         // SAFETY: callers pass word < words, and the descriptor has that many words.
         unsafe { self.0.cast::<u8>().add(FREE_OFFSET).cast::<AtomicU64>().add(word).as_ref() }

@@ -97,7 +97,7 @@ mod tests {
         let list = SpanList::default();
         let [a, b, c] = [(); 3].map(|()| span(1, 64, 10, false));
         assert_eq!((list.first(), list.pop()), (None, None));
-        [a, b, c].map(|span| list.push(span));
+        [a, b, c].into_iter().for_each(|span| list.push(span));
         assert_eq!(listed(&list), [c, b, a]);
         assert_eq!(
             [list.pop(), list.pop(), list.pop(), list.pop()],
@@ -112,7 +112,7 @@ mod tests {
         for gone in 0..3 {
             let list = SpanList::new();
             let spans = [(); 3].map(|()| span(1, 64, 10, false));
-            spans.map(|span| list.push(span));
+            spans.into_iter().for_each(|span| list.push(span));
             list.remove(spans[gone]);
             let mut left: Vec<_> =
                 spans.into_iter().rev().filter(|each| *each != spans[gone]).collect();

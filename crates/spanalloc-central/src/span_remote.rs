@@ -13,10 +13,16 @@ impl SpanRef {
     #[inline]
     pub unsafe fn mark(self, slot: usize) -> Marked {
         debug_assert!(self.class() != TINY && slot < self.slots());
+        let mask = 1 << (slot % 64);
+        // The holder cleared this bit before the object was handed out, and sets it only when the
+        // object is freed: whoever frees it now sees it clear, unless it is free already.
+        if self.free_word(slot / 64).load(Ordering::Relaxed) & mask != 0 {
+            return Marked::Twice;
+        }
         let words = self.remote_words();
         // SAFETY: slot < slots, so the word exists.
         let word = unsafe { words.get_unchecked(slot / 64) };
-        self.shared().balance.mark(word, 1 << (slot % 64), 1)
+        self.shared().balance.mark(word, mask, 1)
     }
 
     /// Counts one object of a tiny slot as freed by a thread that is not the holder.

@@ -67,9 +67,11 @@ unsafe impl Pages for Refusing {
     }
 
     unsafe fn alloc_cached(&self, cache: &PageCache, pages: usize) -> Option<Run> {
+        if pages > self.most_pages.get() {
+            return None;
+        }
         // SAFETY: the caller's promise is passed on.
-        (pages <= self.most_pages.get())
-            .then(|| unsafe { self.inner.alloc_cached(cache, pages) })?
+        unsafe { self.inner.alloc_cached(cache, pages) }
     }
 
     unsafe fn free(&self, address: usize, pages: usize) -> Result<(), PageError> {

@@ -37,8 +37,13 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
 }
 
 impl<O: OsSource, G: Geometry> PageHeap<O, G> {
-    /// The most pages that one run can have.
-    const MOST_PAGES: u64 = 1 << (G::ADDRESS_BITS - PAGE_SHIFT);
+    /// The most pages that one run can have, room for its alignment included: 1 TB of them, or the
+    /// whole address space. A gigabyte of address space takes a megabyte of span map; without a
+    /// bound, a single absurd request could fill the memory with its metadata before it fails.
+    const MOST_PAGES: u64 = {
+        let bits = if G::ADDRESS_BITS < 40 { G::ADDRESS_BITS } else { 40 };
+        1 << (bits - PAGE_SHIFT)
+    };
 
     /// A heap that has reserved nothing yet.
     pub const fn new(os: O) -> Self {
@@ -70,6 +75,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             || !align_pages.is_power_of_two()
             || pages as u64 > most
             || align_pages as u64 > most
+            || pages as u64 + align_pages as u64 - 1 > most
         {
             return None;
         }

@@ -23,7 +23,7 @@ const WINDOW_BYTES: usize = 64 * PAGE_BYTES;
 /// | window  | bit i is page i of the window              | `zero` within `free` within `ours`      |
 ///
 /// Zeroed memory is a cache without a window.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PageCache {
     /// Address of the window's first page; 0 for no window.
     base: AtomicUsize,
@@ -33,6 +33,12 @@ pub struct PageCache {
     zero: AtomicU64,
     /// Pages of the window that belonged to the heap when it was taken, whoever uses them.
     ours: AtomicU64,
+}
+
+impl Default for PageCache {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl PageCache {

@@ -72,8 +72,9 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             return None;
         }
         let clean_from = self.state.clean_from;
-        // Chunks walked over are clean as a whole only if the walk began at the first unknown one.
-        let mut lower_the_mark = *limit >= clean_from << CHUNK_PAGE_BITS;
+        // A walk from the mark downwards lowers it. Dirty pages may be left above it that are only
+        // part of an OS page; the free that completes one raises the mark again.
+        let lower_the_mark = *limit >= clean_from << CHUNK_PAGE_BITS;
         *limit = (*limit).min(clean_from << CHUNK_PAGE_BITS);
         while *limit > 0 {
             let last = limit.div_ceil(CHUNK_PAGES as u64);
@@ -85,15 +86,11 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             let chunk = self.chunk(index)?;
             let candidates = chunk.free.both(&chunk.ready);
             let dirty = candidates.without(&chunk.zero);
-            let any_dirty = dirty.any(0, CHUNK_PAGES);
             let end = (*limit - base) as usize;
-            if any_dirty {
-                if let Some((from, count)) = last_run(&candidates, &dirty, end, os_pages, whole) {
-                    *limit = base + from as u64;
-                    return Some((*limit, count));
-                }
+            if let Some((from, count)) = last_run(&candidates, &dirty, end, os_pages, whole) {
+                *limit = base + from as u64;
+                return Some((*limit, count));
             }
-            lower_the_mark &= !any_dirty;
             if lower_the_mark {
                 self.state.clean_from = index;
             }

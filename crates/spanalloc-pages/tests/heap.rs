@@ -350,6 +350,12 @@ fn metadata_is_zeroed_aligned_apart_and_guarded() {
     let stats = heap.stats();
     let sum: usize = pieces.iter().map(|(bytes, _)| bytes.len()).sum();
     assert_eq!(stats.metadata_in_use, sum + (40 << 20));
+    // Fill the last reservation to its end, so that only its guard stays untouched.
+    let reservations = heap.os().metadata().0.len();
+    while heap.os().metadata().0.len() == reservations {
+        heap.metadata(Layout::from_size_align(page, 1).unwrap()).unwrap();
+    }
+    let stats = heap.stats();
     let (reserved, ready) = heap.os().metadata();
     assert_eq!(stats.metadata_reserved, reserved.iter().map(|range| range.1).sum());
     assert_eq!(stats.metadata_committed, ready.iter().map(|range| range.1).sum());

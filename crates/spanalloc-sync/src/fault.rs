@@ -18,6 +18,15 @@ pub enum Fault {
     QueuePushRelaxed,
     /// A queue is drained by a load and a store instead of one exchange.
     QueueDrainTorn,
+    /// A remote free marks its slot with a relaxed exchange.
+    MarkRelaxed,
+    /// A remote free announces its mark with a relaxed addition.
+    AnnounceRelaxed,
+    /// A remote free announces its mark without an acquire, so the token's holder may find the span
+    /// that the descriptor was before.
+    AnnounceDropsAcquire,
+    /// A fold subtracts what it took with a relaxed subtraction.
+    FoldRelaxed,
     /// The remote bits are read and then cleared instead of exchanged.
     FoldTorn,
     /// The fold forgets to look for frees that came while it ran.
@@ -28,6 +37,8 @@ pub enum Fault {
     PublishRelaxed,
     /// A late remote free does not look at the owner again under the central lock.
     LateFreeDropsRecheck,
+    /// A span is handed over to central without a look for a token that waits with it.
+    GiveForgetsToken,
 }
 
 /// Whether `fault` is planted. Constant false outside of loom.

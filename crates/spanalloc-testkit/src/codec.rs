@@ -62,11 +62,9 @@ impl Operation {
             operations.push(match kind {
                 0 => Self::Alloc { size: bytes.size(), align: bytes.align() },
                 1 => Self::AllocZeroed { size: bytes.size(), align: bytes.align() },
-                2 => Self::AllocMany {
-                    size: bytes.size(),
-                    align: bytes.align(),
-                    more: bytes.byte(),
-                },
+                2 => {
+                    Self::AllocMany { size: bytes.size(), align: bytes.align(), more: bytes.byte() }
+                }
                 3 => Self::Realloc { index: bytes.word(), size: bytes.size() },
                 4 => Self::Free { index: bytes.word() },
                 5 => Self::FreeRemote { index: bytes.word() },

@@ -21,7 +21,8 @@ pub enum Operation {
         /// A power of two.
         align: usize,
     },
-    /// As many [`Alloc`](Self::Alloc) in a row: what it takes to fill a magazine or a span.
+    /// As many [`Alloc`](Self::Alloc) in a row, until one is refused: what it takes to fill a
+    /// magazine or a span.
     AllocMany {
         /// Bytes of each.
         size: usize,

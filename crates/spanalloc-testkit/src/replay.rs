@@ -120,7 +120,14 @@ impl<S: Subject> Replay<S> {
             Operation::Alloc { size, align } => self.alloc(size, align, false),
             Operation::AllocZeroed { size, align } => self.alloc(size, align, true),
             Operation::AllocMany { size, align, more } => {
-                (0..=more).try_for_each(|_| self.alloc(size, align, false))
+                let refused = self.summary.refused;
+                for _ in 0..=more {
+                    self.alloc(size, align, false)?;
+                    if self.summary.refused > refused {
+                        break;
+                    }
+                }
+                Ok(())
             }
             Operation::Realloc { index, size } => self.realloc(index.into(), size),
             Operation::Free { index } => self.free_at(index.into()),

@@ -101,9 +101,6 @@ impl Default for Mix {
 }
 
 /// Lists of random operations. They shrink to shorter lists of smaller operations.
-pub fn operations(
-    mix: Mix,
-    length: impl Into<SizeRange>,
-) -> impl Strategy<Value = Vec<Operation>> {
+pub fn operations(mix: Mix, length: impl Into<SizeRange>) -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(mix.operation(), length)
 }

@@ -1,7 +1,7 @@
 //! What the allocator holds.
 
 pub use spanalloc_cache::{ClassStats, Snapshot};
-pub use spanalloc_pages::PageStats;
+pub use spanalloc_pages::{PAGE_BYTES, PageStats};
 
 use crate::thread;
 

@@ -1,0 +1,281 @@
+//! Facts of single operations: what stays in place, what is not touched, which alignments are had.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+
+use common::{Lists, PackAll, assert_nothing_left};
+use spanalloc_cache::{Fast, Policy, ThreadCache};
+use spanalloc_central::CentralLists;
+use spanalloc_classes::{ClassTable, Go67};
+use spanalloc_os::{Counted, Mmap};
+use spanalloc_pages::{PageHeap, Pages};
+use spanalloc_testkit::{Returning, pattern};
+
+type Source = Counted<Returning<Mmap>>;
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+/// Runs `test` with a heap and lists of its own.
+fn with_lists(test: impl FnOnce(&PageHeap<Source>, &Lists<'_, Go67, Source>)) {
+    // SAFETY: the heap and everything above it are gone before the source is.
+    let heap = PageHeap::new(Counted::new(unsafe { Returning::new(Mmap::new()) }));
+    let central = CentralLists::new(&heap);
+    test(&heap, &central);
+    assert_nothing_left(&heap);
+}
+
+/// Reallocates, checks that the contents were kept, and fills the object again.
+fn realloc<P: Policy>(
+    cache: &mut ThreadCache<&Lists<'_, Go67, Source>, P>,
+    object: NonNull<u8>,
+    from: usize,
+    to: usize,
+) -> NonNull<u8> {
+    let old = layout(from, 8);
+    // SAFETY: the object is live with this layout and filled by us.
+    unsafe {
+        pattern::fill(object.as_ptr(), 0, from, 1);
+        let moved = cache.realloc(object, old, to).unwrap();
+        pattern::check(moved.as_ptr(), from.min(to), 1).unwrap();
+        moved
+    }
+}
+
+#[test]
+fn a_new_size_of_the_same_class_stays_where_it_is() {
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::new(central);
+        for class in 1..=Go67::CLASSES.count() as u8 {
+            let bytes = Go67::CLASSES.class(class).bytes as usize;
+            let below = if class == 1 { 7 } else { Go67::CLASSES.class(class - 1).bytes as usize };
+            let object = cache.alloc(layout(below + 1, 8)).unwrap();
+            let grown = realloc(&mut cache, object, below + 1, bytes);
+            assert_eq!(grown, object, "class {class}");
+            assert_eq!(realloc(&mut cache, grown, bytes, below + 1), object, "class {class}");
+            // SAFETY: the object is live and has this size now.
+            unsafe { cache.free(object, layout(below + 1, 8)) };
+        }
+    });
+}
+
+#[test]
+fn a_large_object_grows_into_free_pages_and_shrinks_where_it_is() {
+    with_lists(|heap, central| {
+        let mut cache = ThreadCache::new(central);
+        let object = cache.alloc(layout(100_000, 8)).unwrap();
+        let grown = realloc(&mut cache, object, 100_000, 5_000_000);
+        assert_eq!(grown, object, "the pages behind it are free");
+        let shrunk = realloc(&mut cache, grown, 5_000_000, 40_000);
+        assert_eq!(shrunk, object);
+        assert_eq!(cache.snapshot().unwrap().large_pages, 5);
+        // What was cut off can be had again, and is then in the way.
+        let behind = cache.alloc(layout(100_000, 8)).unwrap();
+        assert_eq!(behind.addr().get(), object.addr().get() + 5 * 8192);
+        let moved = realloc(&mut cache, shrunk, 40_000, 100_000);
+        assert_ne!(moved, object);
+        // SAFETY: both are live and have these sizes.
+        unsafe {
+            cache.free(moved, layout(100_000, 8));
+            cache.free(behind, layout(100_000, 8));
+        }
+        drop(cache);
+        assert_eq!(heap.stats().pages_in_use, 0);
+    });
+}
+
+#[test]
+fn a_refused_growth_leaves_the_object_as_it_was() {
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::<_, Fast>::new(central);
+        for size in [3, 100, 9000, 100_000] {
+            let object = cache.alloc(layout(size, 8)).unwrap();
+            // SAFETY: the object is live with this layout; the new size is valid, if absurd.
+            unsafe {
+                pattern::fill(object.as_ptr(), 0, size, 5);
+                for absurd in [isize::MAX as usize & !7, 1 << 50] {
+                    assert_eq!(cache.realloc(object, layout(size, 8), absurd), None);
+                }
+                pattern::check(object.as_ptr(), size, 5).unwrap();
+                cache.free(object, layout(size, 8));
+            }
+        }
+    });
+}
+
+/// Bytes of `bytes` from `at` that are in memory.
+#[cfg(target_os = "linux")]
+fn resident(at: NonNull<u8>, bytes: usize) -> usize {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (low, high) = (at.addr().get(), at.addr().get() + bytes);
+    let (mut inside, mut sum) = (false, 0);
+    for line in smaps.lines() {
+        let first = line.split(' ').next().unwrap();
+        if let Some((from, to)) = first.split_once('-') {
+            let from = usize::from_str_radix(from, 16).unwrap();
+            let to = usize::from_str_radix(to, 16).unwrap();
+            inside = from < high && low < to;
+        } else if inside && first == "Rss:" {
+            let kilobytes = line.trim_start_matches("Rss:").trim().trim_end_matches(" kB");
+            sum += kilobytes.parse::<usize>().unwrap() << 10;
+        }
+    }
+    sum
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn zeroed_fresh_memory_is_not_touched() {
+    with_lists(|heap, central| {
+        let mut cache = ThreadCache::new(central);
+        const BYTES: usize = 64 << 20;
+        let object = cache.alloc_zeroed(layout(BYTES, 8)).unwrap();
+        let before = resident(object, BYTES);
+        assert!(before < 1 << 20, "{before} bytes were touched");
+        // SAFETY: the object is live.
+        unsafe {
+            pattern::check_zero(object.as_ptr(), BYTES).unwrap();
+            pattern::fill(object.as_ptr(), 0, BYTES, 2);
+            cache.free(object, layout(BYTES, 8));
+        }
+        assert!(resident(object, BYTES) > 60 << 20, "the measure does not measure");
+        // Dirty pages are cleared; what went back to the system is zero again without that.
+        let dirty = cache.alloc_zeroed(layout(BYTES, 8)).unwrap();
+        assert_eq!(dirty, object);
+        // SAFETY: the object is live.
+        unsafe {
+            pattern::check_zero(dirty.as_ptr(), BYTES).unwrap();
+            cache.free(dirty, layout(BYTES, 8));
+        }
+        assert!(heap.release_free(usize::MAX) >= BYTES / 8192);
+        let released = cache.alloc_zeroed(layout(BYTES, 8)).unwrap();
+        assert_eq!(released, object);
+        let after = resident(released, BYTES);
+        assert!(after < 1 << 20, "{after} bytes were touched");
+        // SAFETY: the object is live.
+        unsafe {
+            pattern::check_zero(released.as_ptr(), BYTES).unwrap();
+            cache.free(released, layout(BYTES, 8));
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn zeroed_fresh_slots_are_not_touched() {
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::new(central);
+        let objects: Vec<_> =
+            (0..1000).map(|_| cache.alloc_zeroed(layout(16384, 8)).unwrap()).collect();
+        let touched: usize = objects.iter().map(|object| object.addr().get()).min().unwrap();
+        let touched = resident(NonNull::new(touched as *mut u8).unwrap(), 16384 * 1000);
+        assert!(touched < 1 << 20, "{touched} bytes were touched");
+        for object in objects {
+            // SAFETY: the object is live.
+            unsafe {
+                pattern::check_zero(object.as_ptr(), 16384).unwrap();
+                cache.free(object, layout(16384, 8));
+            }
+        }
+    });
+}
+
+#[test]
+fn slots_that_were_used_are_zeroed_again() {
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::<_, PackAll>::with_policy(central);
+        for round in 0..3 {
+            for size in [1, 5, 16, 24, 100, 1024, 9000, 32768, 50_000] {
+                let mut objects = Vec::new();
+                for _ in 0..200 {
+                    let object = cache.alloc_zeroed(layout(size, 1)).unwrap();
+                    // SAFETY: the object is live.
+                    unsafe {
+                        pattern::check_zero(object.as_ptr(), size).unwrap();
+                        pattern::fill(object.as_ptr(), 0, size, round);
+                    }
+                    objects.push(object);
+                }
+                for object in objects {
+                    // SAFETY: the object is live.
+                    unsafe { cache.free(object, layout(size, 1)) };
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_alignment_up_to_64_mb() {
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::<_, PackAll>::with_policy(central);
+        for log2 in 0..=26 {
+            let align = 1_usize << log2;
+            for size in [0, 1, 3, 16, 17, 100, 1025, 4096, 8193, 32768, 32769, 100_000] {
+                let object = cache.alloc(layout(size, align)).unwrap();
+                let second = cache.alloc_zeroed(layout(size, align)).unwrap();
+                assert_eq!(object.addr().get() % align, 0, "{size} aligned to {align}");
+                assert_eq!(second.addr().get() % align, 0, "{size} aligned to {align}");
+                assert_ne!(object, second);
+                // SAFETY: the objects are live; the new sizes are valid.
+                unsafe {
+                    pattern::fill(object.as_ptr(), 0, size, 3);
+                    let moved = cache.realloc(object, layout(size, align), size * 2 + 1).unwrap();
+                    assert_eq!(moved.addr().get() % align, 0, "{size} aligned to {align}");
+                    pattern::check(moved.as_ptr(), size, 3).unwrap();
+                    cache.free(moved, layout(size * 2 + 1, align));
+                    cache.free(second, layout(size, align));
+                }
+            }
+        }
+        assert_eq!(cache.snapshot().unwrap().live_objects(), 0);
+    });
+}
+
+#[test]
+fn an_alignment_of_512_mb() {
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::<_, Fast>::new(central);
+        let object = cache.alloc(layout(1, 1 << 29)).unwrap();
+        assert_eq!(object.addr().get() % (1 << 29), 0);
+        // SAFETY: the object is live.
+        unsafe {
+            object.write(1);
+            cache.free(object, layout(1, 1 << 29));
+        }
+    });
+}
+
+#[test]
+fn small_objects_freed_by_another_cache_come_back() {
+    with_lists(|_, central| {
+        let (mut owner, mut other) = (ThreadCache::new(central), ThreadCache::new(central));
+        let objects: Vec<_> = (0..5000).map(|_| owner.alloc(layout(64, 8)).unwrap()).collect();
+        let spans = owner.snapshot().unwrap().pages.pages_in_use;
+        for object in &objects {
+            // SAFETY: the object is live.
+            unsafe { other.free(*object, layout(64, 8)) };
+        }
+        let snapshot = owner.snapshot().unwrap();
+        assert_eq!(snapshot.live_objects(), 0);
+        assert!(snapshot.adds_up());
+        let again: Vec<_> = (0..5000).map(|_| owner.alloc(layout(64, 8)).unwrap()).collect();
+        let grown = owner.snapshot().unwrap().pages.pages_in_use;
+        assert!(grown <= spans + spans / 8 + 1, "{spans} pages, then {grown}");
+        for object in again {
+            // SAFETY: the object is live.
+            unsafe { owner.free(object, layout(64, 8)) };
+        }
+    });
+}

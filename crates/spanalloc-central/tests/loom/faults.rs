@@ -1,0 +1,87 @@
+//! Planted mistakes, each of which a model must notice.
+//!
+//! A fold that has lost a mark, or does not see the mark of an announcement that it has seen, looks
+//! for it for ever: loom ends such a path by its number of branches.
+
+use spanalloc_sync::fault::{self, Fault};
+use spanalloc_sync::model;
+
+use crate::{central, kernels};
+
+/// Runs a model with a mistake.
+fn with(fault: Fault, model: fn()) {
+    fault::plant(fault);
+    model::check_bounded(3, model);
+}
+
+#[test]
+#[should_panic(expected = "a token was lost")]
+fn a_relaxed_push_is_noticed() {
+    with(Fault::QueuePushRelaxed, kernels::two_spans_against_drain);
+}
+
+#[test]
+#[should_panic(expected = "a token was lost")]
+fn a_torn_drain_is_noticed() {
+    with(Fault::QueueDrainTorn, kernels::two_spans_against_drain);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_relaxed_mark_is_noticed() {
+    with(Fault::MarkRelaxed, kernels::free_against_refill);
+}
+
+#[test]
+#[should_panic(expected = "maximum number of branches")]
+fn a_relaxed_announcement_is_noticed() {
+    with(Fault::AnnounceRelaxed, kernels::free_against_refill);
+}
+
+#[test]
+#[should_panic(expected = "maximum number of branches")]
+fn a_relaxed_fold_is_noticed() {
+    with(Fault::FoldRelaxed, kernels::free_against_refill);
+}
+
+#[test]
+#[should_panic(expected = "maximum number of branches")]
+fn a_torn_fold_is_noticed() {
+    with(Fault::FoldTorn, kernels::free_against_refill);
+}
+
+#[test]
+#[should_panic(expected = "a free was announced and never folded")]
+fn a_fold_without_recheck_is_noticed() {
+    with(Fault::FoldDropsRecheck, kernels::free_against_refill);
+}
+
+#[test]
+#[should_panic(expected = "two tokens of one span")]
+fn a_second_token_is_noticed() {
+    with(Fault::RemoteAlwaysQueues, kernels::first_free_queues_once);
+}
+
+#[test]
+#[should_panic(expected = "folded under the lock, but not there")]
+fn a_late_free_without_recheck_is_noticed() {
+    with(Fault::LateFreeDropsRecheck, kernels::exit_against_a_late_free);
+}
+
+#[test]
+#[should_panic(expected = "DoubleFree")]
+fn a_late_free_without_recheck_is_noticed_in_central() {
+    with(Fault::LateFreeDropsRecheck, central::exit_against_late_frees);
+}
+
+#[test]
+#[should_panic(expected = "all objects are free")]
+fn a_forgotten_token_is_noticed() {
+    with(Fault::GiveForgetsToken, central::exit_against_late_frees);
+}
+
+#[test]
+#[should_panic(expected = "a free was announced and never folded")]
+fn a_late_token_without_acquire_is_noticed() {
+    with(Fault::AnnounceDropsAcquire, central::descriptor_reuse_against_late_announcement);
+}

@@ -1,0 +1,273 @@
+//! Programs with one bug each: the process must end at once, with SIGABRT and exactly one line.
+//!
+//! Each runs in a process of its own: this test binary again, with the name of the bug in an
+//! environment variable.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use spanalloc::Spanalloc;
+
+#[global_allocator]
+static ALLOCATOR: Spanalloc = Spanalloc;
+
+const CHILD: &str = "SPANALLOC_TEST_CHILD";
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 1).unwrap()
+}
+
+fn alloc(size: usize) -> *mut u8 {
+    // SAFETY: the allocator serves every layout.
+    let object = unsafe { ALLOCATOR.alloc(layout(size)) };
+    assert!(!object.is_null());
+    object
+}
+
+/// Frees, rightly or wrongly.
+fn free(object: *mut u8, size: usize) {
+    // SAFETY: none, where a bug is planted.
+    unsafe { ALLOCATOR.dealloc(object, layout(size)) };
+}
+
+/// More objects than two magazines hold.
+const MANY: usize = 200;
+
+/// Frees `wrong` as an object of `size` bytes, among many objects that are freed rightly, so that
+/// the magazine with it is emptied. Says first which address it is.
+fn free_among_others(wrong: &[*mut u8], size: usize) {
+    let objects: Vec<_> = (0..MANY).map(|_| alloc(size)).collect();
+    for object in wrong {
+        free(*object, size);
+    }
+    for object in objects {
+        free(object, size);
+    }
+}
+
+/// Tells the parent the address that the report must name.
+fn announce(object: *mut u8) {
+    println!("address={:#x}", object.addr());
+}
+
+fn in_a_thread(body: impl FnOnce() + Send + 'static) {
+    std::thread::spawn(body).join().unwrap();
+}
+
+/// The bugs: name, what the line says before the address and after it, and the bug itself.
+type Bug = (&'static str, &'static str, &'static str, fn());
+
+static ON_NO_HEAP: [u64; 64] = [0; 64];
+
+const BUGS: &[Bug] = &[
+    ("small_twice", "double free of", " (class 64)", || {
+        let object = alloc(64);
+        announce(object);
+        free_among_others(&[object, object], 64);
+    }),
+    ("small_twice_with_others_between", "double free of", " (class 48)", || {
+        let (one, two) = (alloc(48), alloc(48));
+        announce(one);
+        free_among_others(&[one, two, one], 48);
+    }),
+    ("small_twice_long_after", "double free of", " (class 1024)", || {
+        let object = alloc(1024);
+        announce(object);
+        // The first one is in its span by now.
+        free_among_others(&[object], 1024);
+        let kept: Vec<_> = (0..8).map(|_| alloc(1000)).collect();
+        if kept.contains(&object) {
+            return;
+        }
+        free_among_others(&[object], 1024);
+    }),
+    ("large_twice", "foreign pointer", "", || {
+        let object = alloc(100_000);
+        announce(object);
+        free(object, 100_000);
+        free(object, 100_000);
+    }),
+    ("tiny_twice", "double free of", " (class 16)", || {
+        let objects: Vec<_> = (0..MANY).map(|_| alloc(7)).collect();
+        let object = objects[50];
+        announce(object);
+        for object in objects {
+            free(object, 7);
+        }
+        free(object, 7);
+    }),
+    ("twice_in_two_threads", "double free of", " (class 256)", || {
+        let object = alloc(256).expose_provenance();
+        println!("address={object:#x}");
+        for _ in 0..2 {
+            in_a_thread(move || free(ptr::with_exposed_provenance_mut(object), 256));
+        }
+    }),
+    ("in_another_thread_and_here", "double free of", " (class 256)", || {
+        let object = alloc(256);
+        announce(object);
+        let address = object.expose_provenance();
+        in_a_thread(move || free(ptr::with_exposed_provenance_mut(address), 256));
+        free_among_others(&[object], 256);
+        // A refill takes in what other threads freed.
+        let kept: Vec<_> = (0..100 * MANY).map(|_| alloc(256)).collect();
+        assert_eq!(kept.len(), 100 * MANY);
+    }),
+    ("of_the_stack", "foreign pointer", "", || {
+        let mut local = [0_u8; 64];
+        announce(local.as_mut_ptr());
+        free_among_others(&[local.as_mut_ptr()], 64);
+    }),
+    ("of_a_static", "foreign pointer", "", || {
+        let object = ON_NO_HEAP.as_ptr().cast_mut().cast();
+        announce(object);
+        free_among_others(&[object], 512);
+    }),
+    ("of_a_static_as_tiny", "foreign pointer", "", || {
+        let object = ON_NO_HEAP.as_ptr().cast_mut().cast();
+        announce(object);
+        free(object, 3);
+    }),
+    ("of_a_static_as_large", "foreign pointer", "", || {
+        let object = ON_NO_HEAP.as_ptr().cast_mut().cast();
+        announce(object);
+        free(object, 50_000);
+    }),
+    ("of_a_foreign_mapping", "foreign pointer", "", || {
+        // SAFETY: a new mapping.
+        let object = unsafe {
+            let rights = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            libc::mmap(ptr::null_mut(), 1 << 20, rights, flags, -1, 0)
+        };
+        announce(object.cast());
+        free_among_others(&[object.cast()], 64);
+    }),
+    ("of_no_memory", "foreign pointer", "", || {
+        let object = ptr::without_provenance_mut(0xdead_beef);
+        announce(object);
+        free_among_others(&[object], 64);
+    }),
+    ("with_high_bits", "foreign pointer", "", || {
+        let object = alloc(64).map_addr(|address| address | 0xffff << 48);
+        announce(object);
+        free_among_others(&[object], 64);
+    }),
+    ("with_high_bits_as_large", "foreign pointer", "", || {
+        let object = alloc(100_000).map_addr(|address| address | 1 << 63);
+        announce(object);
+        free(object, 100_000);
+    }),
+    ("inside_an_object", "not an object start", " (class 64)", || {
+        let object = alloc(64).wrapping_add(8);
+        announce(object);
+        free_among_others(&[object], 64);
+    }),
+    ("one_byte_inside", "not an object start", " (class 4096)", || {
+        let object = alloc(4096).wrapping_add(1);
+        announce(object);
+        free_among_others(&[object], 4096);
+    }),
+    ("a_page_inside", "not an object start", "", || {
+        let object = alloc(100_000).wrapping_add(8192);
+        announce(object);
+        free(object, 100_000);
+    }),
+    ("behind_the_last_object", "not an object start", " (class 48)", || {
+        // A span of 48-byte objects is one page with 170 of them, and 32 bytes behind the last.
+        let objects: Vec<_> = (0..1000).map(|_| alloc(48)).collect();
+        let page = objects[500].map_addr(|address| address & !8191);
+        let object = page.wrapping_add(170 * 48);
+        announce(object);
+        free_among_others(&[object], 48);
+    }),
+    ("of_another_class", "size mismatch at", " (class 64)", || {
+        let object = alloc(64);
+        announce(object);
+        free_among_others(&[object], 128);
+    }),
+    ("small_as_tiny", "size mismatch at", " (class 64)", || {
+        let object = alloc(64);
+        announce(object);
+        free(object, 3);
+    }),
+    ("small_as_large", "size mismatch at", " (class 64)", || {
+        let object = alloc(64);
+        announce(object);
+        free(object, 40_000);
+    }),
+    ("large_as_small", "size mismatch at", "", || {
+        let object = alloc(40_000);
+        announce(object);
+        free_among_others(&[object], 64);
+    }),
+    ("realloc_of_a_static", "foreign pointer", "", || {
+        let object: *mut u8 = ON_NO_HEAP.as_ptr().cast_mut().cast();
+        announce(object);
+        // SAFETY: none, this is a bug.
+        unsafe { ALLOCATOR.realloc(object, layout(50_000), 60_000) };
+    }),
+];
+
+/// What a child does, in its own process: a test that does nothing in this one.
+#[test]
+fn child() {
+    let Ok(name) = std::env::var(CHILD) else { return };
+    let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the limit is valid for reading.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) }, 0);
+    let (.., bug) = BUGS.iter().find(|bug| bug.0 == name).unwrap();
+    bug();
+}
+
+#[test]
+fn every_bug_ends_the_process_with_one_exact_line() {
+    let mut wrong = Vec::new();
+    for (name, before, after, _) in BUGS {
+        let began = Instant::now();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env(CHILD, name)
+            .env("RUST_BACKTRACE", "1")
+            .output()
+            .unwrap();
+        let out = String::from_utf8_lossy(&output.stdout);
+        let err = String::from_utf8_lossy(&output.stderr);
+        let address = out.lines().find_map(|line| line.split_once("address=")).map(|pair| pair.1);
+        let expected = format!("spanalloc: {before} {}{after}\n", address.unwrap_or("?"));
+        let aborted = output.status.signal() == Some(libc::SIGABRT);
+        let in_time = began.elapsed() < Duration::from_secs(5);
+        if err != expected || !aborted || !in_time {
+            let status = output.status;
+            wrong.push(format!("{name}: {status}, {err:?} instead of {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), BUGS.len(), wrong.join("\n"));
+}
+
+#[test]
+fn a_closed_standard_error_still_ends_in_an_abort() {
+    use std::process::Stdio;
+
+    let exe = std::env::current_exe().unwrap();
+    let status = Command::new("/bin/sh")
+        .args(["-c", "exec \"$0\" --exact child --nocapture --test-threads=1 2>&-"])
+        .arg(exe)
+        .env(CHILD, "of_a_static_as_large")
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGABRT));
+}
