@@ -9,4 +9,5 @@ pub mod table;
 pub mod workload;
 
 pub use contender::{Contender, Entry, contenders};
+pub use random::Random;
 pub use workload::{Plan, Session, Workload};

@@ -8,7 +8,7 @@ use spanalloc_classes::ClassTable;
 use crate::policy::Policy;
 use crate::state::CacheState;
 
-/// The largest size, in bytes, that the inlined paths serve.
+/// The largest size, in bytes, that the inlined paths serve: the first of the two lookup tables.
 const COMMON_MAX: usize = 1024;
 /// The largest alignment, in bytes, that the inlined paths serve: that of every class.
 const COMMON_ALIGN: usize = 8;
@@ -90,10 +90,10 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline(always)]
     fn common(layout: Layout) -> Option<u8> {
         let (size, align) = (layout.size(), layout.align());
-        if size.wrapping_sub(P::PACK_MAX + 1) < COMMON_MAX - P::PACK_MAX && align <= COMMON_ALIGN {
-            return Some(C::Table::CLASSES.class_of(size));
+        if align > COMMON_ALIGN || size > COMMON_MAX || size <= P::PACK_MAX {
+            return None;
         }
-        None
+        Some(C::Table::CLASSES.class_of(size))
     }
 
     /// Memory for a common `layout` from the magazine: no lock, no call. None sends the caller to

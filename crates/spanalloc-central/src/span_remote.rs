@@ -191,11 +191,23 @@ mod tests {
     #[test]
     fn a_fold_notices_a_slot_that_is_free() {
         let span = taken(7, 130);
+        assert_eq!((mark(span, 100), mark(span, 99)), (Marked::Token, Marked::Done));
         // SAFETY: the test is the holder.
         assert_eq!(unsafe { span.put(100) }, Put::Done);
-        assert_eq!((mark(span, 100), mark(span, 99)), (Marked::Token, Marked::Done));
         assert_eq!(fold(span), Some(100));
         assert_eq!((span.unfolded(), span.used()), (0, 128));
+    }
+
+    #[test]
+    fn a_mark_notices_a_slot_that_is_free() {
+        let span = taken(7, 130);
+        for slot in [0, 64, 129] {
+            // SAFETY: the test is the holder.
+            assert_eq!(unsafe { span.put(slot) }, Put::Done);
+            assert_eq!(mark(span, slot), Marked::Twice);
+        }
+        assert_eq!((span.unfolded(), span.used()), (0, 127));
+        assert_eq!(mark(span, 128), Marked::Token);
     }
 
     #[test]

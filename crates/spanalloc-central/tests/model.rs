@@ -327,7 +327,10 @@ impl<'a> Run<'a> {
         }
         match known.slots.get(&slot) {
             // SAFETY: misuse that changes nothing.
-            None => assert_eq!(unsafe { known.span.put(slot) }, Put::Twice),
+            None => unsafe {
+                assert_eq!(known.span.put(slot), Put::Twice);
+                assert_eq!(known.span.mark(slot), Marked::Twice);
+            },
             Some(Slot { marked: 1, .. }) => {
                 // SAFETY: as above.
                 assert_eq!(unsafe { known.span.mark(slot) }, Marked::Twice);

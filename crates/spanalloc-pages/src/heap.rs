@@ -12,6 +12,9 @@ use crate::page_cache::PageCache;
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
 use crate::slot::Slot;
 
+/// The most pages that become metadata at once.
+const METADATA_PAGES: usize = 64;
+
 /// A heap of pages over a source of address space.
 ///
 /// Pages are handed out first fit in the order of their addresses. What is known of each page are
@@ -85,12 +88,17 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
 
 impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     /// Makes free pages metadata, for good: when the system has nothing more to give, a page that
-    /// no object needs still serves as the descriptors of those that are needed.
+    /// no object needs still serves as the descriptors of those that are needed. Several are taken
+    /// at once if there are plenty, so that they do not end up scattered over the arenas.
     #[cold]
     #[inline(never)]
     fn metadata_from_pages(&self, layout: Layout) -> Option<NonNull<u8>> {
-        let pages = layout.size().div_ceil(PAGE_BYTES).max(1);
-        let run = self.alloc_run(pages, layout.align().div_ceil(PAGE_BYTES))?;
+        let need = layout.size().div_ceil(PAGE_BYTES).max(1);
+        let plenty = self.stats().pages_free / 32;
+        let align = layout.align().div_ceil(PAGE_BYTES);
+        let run = self
+            .alloc_run(need.max(plenty.min(METADATA_PAGES)), align)
+            .or_else(|| self.alloc_run(need, align))?;
         let bytes = run.pages << PAGE_SHIFT;
         let start = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(run.address))?;
         if !run.zeroed {

@@ -79,6 +79,8 @@ fn sizes_beyond_all_memory() {
         usize::MAX - 7,
         usize::MAX,
         1 << 50,
+        (1 << 42) + 1,
+        1 << 46,
         (1 << 45) + 1,
         (1 << 32) * 8192 + 1,
     ];
@@ -90,10 +92,6 @@ fn sizes_beyond_all_memory() {
                 assert!(ALLOCATOR.alloc(layout).is_null(), "{size:#x} {align:#x}");
                 assert!(ALLOCATOR.alloc_zeroed(layout).is_null(), "{size:#x} {align:#x}");
             }
-        }
-        // A debug build of the standard library's own checks stops a realloc to such a size.
-        if cfg!(debug_assertions) && Layout::from_size_align(size, 8).is_err() {
-            continue;
         }
         for old in [3, 100, 5000, 100_000] {
             let layout = layout(old, 8);
@@ -114,7 +112,7 @@ fn sizes_beyond_all_memory() {
 
 #[test]
 fn alignments_beyond_all_need() {
-    for (size, log2) in [(1, 29), (0, 29), (100_000, 28), (1, 30), (1, 62)] {
+    for (size, log2) in [(1, 29), (0, 29), (100_000, 28), (1, 30), (1, 42), (1, 46), (1, 47), (1, 62)] {
         let layout = layout(size, 1 << log2);
         // SAFETY: the object is used within its size and freed with its layout.
         unsafe {
@@ -165,7 +163,10 @@ fn child() {
             [(48, 8), (200, 8), (1000, 16), (9000, 8), (30_000, 8), (1 << 20, 4096)]
         {
             let count = exhaust(layout(size, align));
-            assert!(count * size > 50 << 20, "round {round}: {count} objects of {size}");
+            // Pages that became metadata, when the system had no more to give, lie between the others:
+            // they are in the way of long runs only.
+            let least = if size < 1 << 20 { 40 << 20 } else { 2 << 20 };
+            assert!(count * size >= least, "round {round}: {count} objects of {size}");
         }
     }
     let snapshot = spanalloc::stats::snapshot();

@@ -125,6 +125,13 @@ const BUGS: &[Bug] = &[
         let kept: Vec<_> = (0..100 * MANY).map(|_| alloc(256)).collect();
         assert_eq!(kept.len(), 100 * MANY);
     }),
+    ("here_and_in_another_thread", "double free of", " (class 256)", || {
+        let object = alloc(256);
+        announce(object);
+        free_among_others(&[object], 256);
+        let address = object.expose_provenance();
+        in_a_thread(move || free(ptr::with_exposed_provenance_mut(address), 256));
+    }),
     ("of_the_stack", "foreign pointer", "", || {
         let mut local = [0_u8; 64];
         announce(local.as_mut_ptr());

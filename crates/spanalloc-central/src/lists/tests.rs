@@ -4,6 +4,7 @@ use spanalloc_classes::{Go67, Rule, SizeClasses};
 
 use super::*;
 use crate::remote::Marked;
+use crate::span::Put;
 use crate::testing::Refusing;
 
 type TestLists = CentralLists<Go67, Refusing>;
@@ -176,6 +177,21 @@ fn classes_that_do_not_exist_have_no_spans() {
 }
 
 #[test]
+fn every_span_gets_a_descriptor_with_room_for_its_slots() {
+    let setup = Setup::new();
+    for slots in 1..=MAX_SLOTS {
+        let words = setup.lists.descriptors(CLASS, slots).words;
+        assert!(words * 64 >= slots, "{slots} slots");
+        assert!(POOL_WORDS.iter().all(|other| *other >= words || other * 64 < slots), "{slots}");
+    }
+    for (class, facts) in Go67::CLASSES.iter() {
+        let span = setup.cut(class).unwrap();
+        assert_eq!(span.pages(), facts.span_pages as usize);
+        assert_eq!(use_slots(span, span.slots()).len(), facts.span_slots as usize);
+    }
+}
+
+#[test]
 fn short_of_pages_the_span_is_as_the_table_says() {
     let setup = Setup::new();
     let class = Go67::CLASSES.class_of(1024);
@@ -253,10 +269,14 @@ fn a_late_free_of_a_free_slot_is_noticed() {
     let setup = Setup::new();
     let span = setup.cut(CLASS).unwrap();
     use_slots(span, 2);
-    // SAFETY: the test owns the span and uses no slot.
-    unsafe { span.put(1) };
-    setup.give(span);
-    setup.free_remote(span, 1);
+    // SAFETY: the test owns the span and uses no slot; it frees one as two threads do at once, and
+    // delivers the token when the span is nobody's.
+    unsafe {
+        assert_eq!(span.mark(1), Marked::Token);
+        assert_eq!(span.put(1), Put::Done);
+        setup.give(span);
+        setup.lists.deliver(span);
+    }
 }
 
 #[test]

@@ -183,10 +183,11 @@ fn a_descriptor_can_be_cut_again() {
     let first = span(CLASS, 64, 100, true);
     take(first, 100);
     (0..100).for_each(|slot| _ = put(first, slot));
-    let run = Run { address: 0x40_0000, pages: 1, zeroed: false };
+    first.set_notify(99);
+    let run = Run { address: 0x40_0000, pages: 1, zeroed: true };
     // SAFETY: the descriptor has two words, and the pages are never touched.
     unsafe { first.cut(2, 9, &facts(4096, 2), 2, run) };
-    assert_eq!((first.class(), first.slots(), first.bytes(), first.zeroed()), (9, 2, 4096, false));
-    assert_eq!(take(first, 5), (vec![0, 1], false));
+    assert_eq!((first.class(), first.slots(), first.bytes(), first.zeroed()), (9, 2, 4096, true));
+    assert_eq!(take(first, 5), (vec![0, 1], true));
     assert_eq!(put(first, 1), Put::Done);
 }

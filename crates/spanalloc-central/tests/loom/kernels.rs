@@ -200,7 +200,7 @@ pub fn exit_against_two_freers() {
 // Bounded at 4 preemptions: 22,080 interleavings.
 #[test]
 fn a_thread_exits_against_two_late_frees() {
-    explored("exit, two freers", model::check_bounded(4, exit_against_two_freers), 20000);
+    explored("exit, two freers", model::check_bounded(4, exit_against_two_freers), 20_000);
 }
 
 /// An owner leaves, another one takes its span over, and a third thread frees an object of it that
@@ -227,7 +227,7 @@ pub fn adoption_against_late_free() {
 // Bounded at 4 preemptions: 49,243 interleavings.
 #[test]
 fn a_span_is_taken_over_against_a_late_free() {
-    explored("adoption", model::check_bounded(4, adoption_against_late_free), 45000);
+    explored("adoption", model::check_bounded(4, adoption_against_late_free), 45_000);
 }
 
 /// An owner leaves and another thread reopens its queue, while a freer that has seen the old owner
@@ -264,7 +264,7 @@ fn recycled_queue_and_adoption() {
 // Exhaustive: 46,978 interleavings.
 #[test]
 fn a_reopened_queue_sends_the_span_on() {
-    explored("reopened queue, heir", model::check(recycled_queue_and_adoption), 45000);
+    explored("reopened queue, heir", model::check(recycled_queue_and_adoption), 45_000);
 }
 
 /// The last two objects of a span are freed; as soon as the span is empty its descriptor becomes
