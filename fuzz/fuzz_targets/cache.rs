@@ -113,7 +113,9 @@ fn play<T: ClassTable, P: Policy>(os: impl OsSource, operations: &[Operation]) {
         panic!("{failure}");
     }
     drop(replay);
-    assert_eq!(heap.stats().pages_in_use, 0);
+    // When the system had nothing more to give, some pages became metadata.
+    let stats = heap.stats();
+    assert_eq!(stats.pages_in_use, stats.metadata_pages, "{stats:?}");
 }
 
 /// Bytes of the buffer: metadata, and some hundred pages for objects.

@@ -112,7 +112,9 @@ fn sizes_beyond_all_memory() {
 
 #[test]
 fn alignments_beyond_all_need() {
-    for (size, log2) in [(1, 29), (0, 29), (100_000, 28), (1, 30), (1, 42), (1, 46), (1, 47), (1, 62)] {
+    for (size, log2) in
+        [(1, 29), (0, 29), (100_000, 28), (1, 30), (1, 42), (1, 46), (1, 47), (1, 62)]
+    {
         let layout = layout(size, 1 << log2);
         // SAFETY: the object is used within its size and freed with its layout.
         unsafe {
