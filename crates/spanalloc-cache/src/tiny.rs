@@ -32,7 +32,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let open = &self.state.open;
         if (open.room.load(Ordering::Relaxed) as usize) < TINY_BYTES - size {
             self.close_open_slot();
-            span.add_tiny(index, OPEN_CREDIT);
+            // SAFETY: this thread owns the span the slot came from; only tiny slots are in this bin.
+            unsafe { span.add_tiny(index, OPEN_CREDIT) };
             open.address.store(slot, Ordering::Relaxed);
             open.room.store(TINY_BYTES as u32, Ordering::Relaxed);
             open.objects.store(0, Ordering::Relaxed);
@@ -40,7 +41,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             return unsafe { open.pack(size, align) }.unwrap_or(core::ptr::null_mut());
         }
         // The open slot stays: it has more room left than the new one would.
-        span.add_tiny(index, 1);
+        // SAFETY: as above.
+        unsafe { span.add_tiny(index, 1) };
         slot
     }
 
@@ -54,7 +56,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         open.objects.store(0, Ordering::Relaxed);
         if let Some(span) = self.central.span_at(slot.addr()) {
             let index = span.slot_of(slot.addr());
-            if span.drop_tiny(index, OPEN_CREDIT - objects) == TinyDrop::Dead {
+            // SAFETY: this thread owns the span of its open slot, which is a tiny one.
+            if unsafe { span.drop_tiny(index, OPEN_CREDIT - objects) } == TinyDrop::Dead {
                 self.keep_slot(span, index);
             }
         }
@@ -69,7 +72,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let mine =
             |span: &SpanRef| span.ownership().is(&self.state.owner.queue) && span.class() == SHARED;
         self.central.span_at(object.addr()).filter(mine).is_some_and(|span| {
-            span.drop_tiny_unless_last(span.offset_of(object.addr()) / TINY_BYTES)
+            let slot = span.offset_of(object.addr()) / TINY_BYTES;
+            // SAFETY: this thread owns the span, which is tiny; the object lies in its slots.
+            unsafe { span.drop_tiny_unless_last(slot) }
         })
     }
 
@@ -83,7 +88,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let address = object.addr();
         let (span, index) = Self::locate_tiny(self.central, address);
         if span.ownership().is(&self.state.owner.queue) {
-            match span.drop_tiny(index, 1) {
+            // SAFETY: this thread owns the span, which is tiny and has the slot.
+            match unsafe { span.drop_tiny(index, 1) } {
                 TinyDrop::Live => {}
                 TinyDrop::Dead => self.keep_slot(span, index),
                 TinyDrop::Twice => self.central.die(Misuse::DoubleFree, address, TINY_BYTES),

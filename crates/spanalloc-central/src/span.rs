@@ -282,7 +282,9 @@ impl SpanRef {
     /// Where the span is.
     #[inline(always)]
     pub fn place(self) -> Place {
-        match self.head().place.load(Ordering::Relaxed) {
+        // Acquire pairs with the Release in `set_place`: whoever meets the span in the pool's list
+        // of all descriptors sees the fields that were set before its place.
+        match self.head().place.load(Ordering::Acquire) {
             1 => Place::Current,
             2 => Place::Partial,
             3 => Place::Full,
@@ -294,7 +296,8 @@ impl SpanRef {
     /// Says where the span is. Holder only.
     #[inline]
     pub fn set_place(self, place: Place) {
-        self.head().place.store(place as u8, Ordering::Relaxed);
+        // Release pairs with the Acquire in `place`.
+        self.head().place.store(place as u8, Ordering::Release);
     }
 
     /// Sets how few used slots make [`put`](Self::put) say [`Put::Notify`]. Holder only.

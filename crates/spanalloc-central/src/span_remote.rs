@@ -56,7 +56,8 @@ impl SpanRef {
                     value &= !(0xff << (lane * 8));
                     found += u32::from(count);
                     let slot = word * 8 + lane;
-                    match self.drop_tiny(slot, count) {
+                    // SAFETY: the caller is the holder; only slots of the span are marked.
+                    match unsafe { self.drop_tiny(slot, count) } {
                         TinyDrop::Live => continue,
                         TinyDrop::Dead => slot,
                         TinyDrop::Twice => {
@@ -97,16 +98,22 @@ pub enum TinyDrop {
 }
 
 impl SpanRef {
-    /// Counts `count` objects more in a tiny slot. Holder only.
+    /// Counts `count` objects more in a tiny slot.
+    ///
+    /// # Safety
+    /// The caller is the holder; the span is tiny and has this slot.
     #[inline]
-    pub fn add_tiny(self, slot: usize, count: u8) {
+    pub unsafe fn add_tiny(self, slot: usize, count: u8) {
         let live = self.live_count(slot);
         live.store(live.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
-    /// Counts `count` objects fewer in a tiny slot. Holder only.
+    /// Counts `count` objects fewer in a tiny slot.
+    ///
+    /// # Safety
+    /// As for [`add_tiny`](Self::add_tiny).
     #[inline(always)]
-    pub fn drop_tiny(self, slot: usize, count: u8) -> TinyDrop {
+    pub unsafe fn drop_tiny(self, slot: usize, count: u8) -> TinyDrop {
         let live = self.live_count(slot);
         let before = live.load(Ordering::Relaxed);
         if before < count {
@@ -116,9 +123,12 @@ impl SpanRef {
         if before == count { TinyDrop::Dead } else { TinyDrop::Live }
     }
 
-    /// Counts one object fewer in a tiny slot, unless it is the last. Holder only.
+    /// Counts one object fewer in a tiny slot, unless it is the last.
+    ///
+    /// # Safety
+    /// As for [`add_tiny`](Self::add_tiny).
     #[inline(always)]
-    pub fn drop_tiny_unless_last(self, slot: usize) -> bool {
+    pub unsafe fn drop_tiny_unless_last(self, slot: usize) -> bool {
         let live = self.live_count(slot);
         let before = live.load(Ordering::Relaxed);
         let others = before > 1;
@@ -213,9 +223,12 @@ mod tests {
     #[test]
     fn tiny_slots_die_with_their_last_object() {
         let span = taken(TINY, 130);
-        span.add_tiny(9, 3);
-        span.add_tiny(129, 1);
-        span.add_tiny(8, 2);
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        unsafe { span.add_tiny(9, 3) };
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        unsafe { span.add_tiny(129, 1) };
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        unsafe { span.add_tiny(8, 2) };
         assert_eq!(span.tiny_objects(), 6);
         assert_eq!((mark(span, 9), mark(span, 9)), (Marked::Token, Marked::Done));
         assert_eq!((mark(span, 129), mark(span, 8)), (Marked::Done, Marked::Done));
@@ -232,12 +245,14 @@ mod tests {
     #[test]
     fn a_fold_notices_tiny_objects_that_never_lived() {
         let span = taken(TINY, 130);
-        span.add_tiny(9, 1);
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        unsafe { span.add_tiny(9, 1) };
         assert_eq!((mark(span, 9), mark(span, 9)), (Marked::Token, Marked::Done));
         assert_eq!(fold(span), Some(9));
         assert_eq!((span.unfolded(), span.used()), (0, 130));
         // A slot that is dead, and lies free already.
-        assert_eq!(span.drop_tiny(9, 1), TinyDrop::Dead);
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert_eq!(unsafe { span.drop_tiny(9, 1) }, TinyDrop::Dead);
         // SAFETY: the test is the holder.
         assert_eq!(unsafe { span.put(9) }, Put::Done);
         assert_eq!(mark(span, 9), Marked::Token);
@@ -247,14 +262,22 @@ mod tests {
     #[test]
     fn the_holder_counts_tiny_objects() {
         let span = taken(TINY, 130);
-        span.add_tiny(0, 17);
-        assert_eq!(span.drop_tiny(0, 14), TinyDrop::Live);
-        assert!(span.drop_tiny_unless_last(0) && span.drop_tiny_unless_last(0));
-        assert!(!span.drop_tiny_unless_last(0));
-        assert_eq!(span.drop_tiny(0, 2), TinyDrop::Twice);
-        assert_eq!(span.drop_tiny(0, 1), TinyDrop::Dead);
-        assert_eq!(span.drop_tiny(0, 1), TinyDrop::Twice);
-        assert!(!span.drop_tiny_unless_last(0));
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        unsafe { span.add_tiny(0, 17) };
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert_eq!(unsafe { span.drop_tiny(0, 14) }, TinyDrop::Live);
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert!(unsafe { span.drop_tiny_unless_last(0) && span.drop_tiny_unless_last(0) });
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert!(unsafe { !span.drop_tiny_unless_last(0) });
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert_eq!(unsafe { span.drop_tiny(0, 2) }, TinyDrop::Twice);
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert_eq!(unsafe { span.drop_tiny(0, 1) }, TinyDrop::Dead);
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert_eq!(unsafe { span.drop_tiny(0, 1) }, TinyDrop::Twice);
+        // SAFETY: the test is the holder, the span is tiny and has the slot.
+        assert!(unsafe { !span.drop_tiny_unless_last(0) });
         assert_eq!(span.tiny_objects(), 0);
     }
 }

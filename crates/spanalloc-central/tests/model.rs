@@ -12,10 +12,14 @@
     reason = "tests fail by panicking and are not an interface"
 )]
 
+#[path = "model/operation.rs"]
+mod operation;
+
 use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::ptr::{self, NonNull};
 
+use operation::{Operation, operation};
 use proptest::prelude::*;
 use spanalloc_central::remote::Marked;
 use spanalloc_central::{
@@ -41,45 +45,6 @@ impl ClassTable for Few {
 
 /// The classes used: tiny ones with 512 slots in a span, then 8, 2 and 1.
 const CLASSES: [u8; 4] = [TINY, 2, 3, 4];
-
-/// What a case does; numbers choose among what there is.
-#[derive(Clone, Debug)]
-enum Operation {
-    Cut { owner: usize, class: usize },
-    Take { owner: usize, class: usize },
-    Slots { owner: usize, span: usize, count: usize },
-    Free { owner: usize, object: usize },
-    FreeAgain { span: usize, slot: usize },
-    Deliver { token: usize },
-    Drain { owner: usize },
-    Release { owner: usize, span: usize },
-    Close { owner: usize },
-    HandOver { owner: usize },
-    AllocLarge { pages: usize, align: u32 },
-    FreeLarge { object: usize },
-    ResizeLarge { object: usize, pages: usize },
-}
-
-fn operation() -> impl Strategy<Value = Operation> {
-    use Operation::*;
-    let (owner, any) = (0..OWNERS, any::<usize>());
-    prop_oneof![
-        3 => (owner.clone(), 0..CLASSES.len()).prop_map(|(owner, class)| Cut { owner, class }),
-        3 => (owner.clone(), 0..CLASSES.len()).prop_map(|(owner, class)| Take { owner, class }),
-        8 => (owner.clone(), any, 0..12_usize)
-            .prop_map(|(owner, span, count)| Slots { owner, span, count }),
-        20 => (owner.clone(), any).prop_map(|(owner, object)| Free { owner, object }),
-        1 => (any, any).prop_map(|(span, slot)| FreeAgain { span, slot }),
-        5 => any.prop_map(|token| Deliver { token }),
-        3 => owner.clone().prop_map(|owner| Drain { owner }),
-        2 => (owner.clone(), any).prop_map(|(owner, span)| Release { owner, span }),
-        1 => owner.clone().prop_map(|owner| Close { owner }),
-        2 => owner.prop_map(|owner| HandOver { owner }),
-        1 => (0..40_usize, 0..5_u32).prop_map(|(pages, align)| AllocLarge { pages, align }),
-        1 => any.prop_map(|object| FreeLarge { object }),
-        2 => (any, 0..40_usize).prop_map(|(object, pages)| ResizeLarge { object, pages }),
-    ]
-}
 
 /// What the model knows of a used slot: how many objects live in it, and how many more frees wait
 /// for a fold. A slot that is not tiny has one object.
@@ -274,7 +239,8 @@ impl<'a> Run<'a> {
             }
             let live = if span.class() == TINY { 1 + index as u8 % 3 } else { 1 };
             if span.class() == TINY {
-                span.add_tiny(number, live);
+                // SAFETY: the model's owner holds the span, which is tiny and has the slot.
+                unsafe { span.add_tiny(number, live) };
             }
             let before = known.slots.insert(number, Slot { live, marked: 0 });
             assert!(before.is_none(), "a slot in two hands");
@@ -296,7 +262,8 @@ impl<'a> Run<'a> {
         if owner.is_some() && owner == known.owner {
             let dead = slot.live == 0 && slot.marked == 0;
             if span.class() == TINY {
-                let dropped = span.drop_tiny(number, 1);
+                // SAFETY: as where it was added.
+                let dropped = unsafe { span.drop_tiny(number, 1) };
                 assert_eq!(dropped, if dead { TinyDrop::Dead } else { TinyDrop::Live });
             }
             if dead {

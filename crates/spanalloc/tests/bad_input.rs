@@ -106,7 +106,7 @@ fn sizes_beyond_all_memory() {
             }
         }
     }
-    let works = vec![1_u8; 16];
+    let works: Box<[u8]> = Box::new([1_u8; 16]);
     assert_eq!(works.len(), 16);
 }
 
