@@ -90,7 +90,7 @@ unsafe impl<T: ClassTable, O: OsSource, P: Policy> Subject for Caches<'_, T, O, 
     fn audit(&mut self, tally: Tally) -> Result<(), String> {
         // Counting takes longer than most operations do, so not after each of many.
         self.operations += 1;
-        if self.operations > 32 && self.operations % 8 != 0 && tally.objects > 0 {
+        if self.operations > 32 && !self.operations.is_multiple_of(8) && tally.objects > 0 {
             return Ok(());
         }
         let Some(snapshot) = self.caches[self.current].snapshot() else { return Ok(()) };

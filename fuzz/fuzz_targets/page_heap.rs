@@ -27,7 +27,7 @@ struct Model {
 
 /// Whether a page is written to: not all are, as the first touch of a page takes long.
 fn is_used(page: usize, first: usize, pages: usize) -> bool {
-    page % 16 == 0 || page == first || page == first + pages - 1
+    page.is_multiple_of(16) || page == first || page == first + pages - 1
 }
 
 impl Model {
@@ -54,7 +54,7 @@ impl Model {
     fn take_back(&mut self, first: usize, pages: usize) {
         for page in first..first + pages {
             assert_eq!(self.taken.insert(page, false), Some(true));
-            if page % 16 != 0 {
+            if !page.is_multiple_of(16) {
                 continue;
             }
             let word: *const u64 = std::ptr::with_exposed_provenance(page * PAGE_BYTES);
@@ -91,7 +91,7 @@ fn step(heap: &Heap, cache: &PageCache, model: &mut Model, bytes: [u8; 4]) {
             let Some(index) = chosen else { return };
             let (first, length) = model.runs.swap_remove(index);
             // A part of it, or all.
-            let count = if size % 2 == 0 { length } else { pages.min(length) };
+            let count = if size.is_multiple_of(2) { length } else { pages.min(length) };
             if count < length {
                 model.runs.push((first + count, length - count));
             }
@@ -133,7 +133,7 @@ fn step(heap: &Heap, cache: &PageCache, model: &mut Model, bytes: [u8; 4]) {
         }
         13 => {
             let verb = Verb::ALL[which % 3];
-            if size % 2 == 0 {
+            if size.is_multiple_of(2) {
                 heap.os().fail_nth(verb, usize::from(size / 16) + 1);
             } else {
                 heap.os().fail_from(verb, usize::from(size / 16) + 1);

@@ -1,5 +1,5 @@
 //! Writes the seeds of the fuzz target `cache` to a folder, for when the way operations are written
-//! down has changed.
+//! down has changed. Without a folder it only says what there is.
 
 use std::fs;
 use std::io;
@@ -85,7 +85,12 @@ fn seeds() -> Vec<(&'static str, Vec<Operation>)> {
 
 fn main() -> io::Result<()> {
     let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        return Err(io::Error::other("usage: fuzz_seeds FOLDER"));
+        let bytes: usize = seeds().iter().map(|(_, list)| Operation::encode(list).len()).sum();
+        println!(
+            "{} lists of operations, {bytes} bytes; `fuzz_seeds FOLDER` writes them",
+            seeds().len()
+        );
+        return Ok(());
     };
     fs::create_dir_all(&folder)?;
     for (name, operations) in seeds() {
