@@ -104,7 +104,7 @@ unsafe impl<T: ClassTable, O: OsSource, P: Policy> Subject for Caches<'_, T, O, 
 fn play<T: ClassTable, P: Policy>(os: impl OsSource, operations: &[Operation]) {
     let heap = PageHeap::new(os);
     let central: Lists<'_, T, _> = CentralLists::new(&heap);
-    let caches = [const { () }; 3].map(|()| ThreadCache::with_policy(&central));
+    let caches = std::array::from_fn(|_| ThreadCache::with_policy(&central));
     let subject: Caches<'_, T, _, P> =
         Caches { heap: &heap, central: &central, caches, current: 0, operations: 0 };
     let mut replay = Replay::with_budget(subject, 8 << 20);

@@ -134,18 +134,17 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
                 Some(row) if !tiny => row,
                 _ => &mut snapshot.tiny,
             };
+            // Each number is read once: other threads may change it, and the span, meanwhile.
+            let slots = span.slots();
+            let used = span.used().min(slots);
+            let freed = if tiny { 0 } else { span.unfolded().min(used) };
             row.spans += 1;
             row.pages += span.pages();
-            row.slots += span.slots();
-            row.live += span.used();
-            row.free += span.slots() - span.used();
-            if tiny {
-                row.objects += span.tiny_objects();
-            } else {
-                row.freed += span.unfolded();
-                row.live -= span.unfolded();
-                row.objects += span.used() - span.unfolded();
-            }
+            row.slots += slots;
+            row.live += used - freed;
+            row.free += slots - used;
+            row.freed += freed;
+            row.objects += if tiny { span.tiny_objects() } else { used - freed };
         });
     }
 }

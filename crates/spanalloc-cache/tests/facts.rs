@@ -17,7 +17,7 @@ use common::{Lists, PackAll, assert_nothing_left};
 use spanalloc_cache::{Fast, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::{ClassTable, Go67};
-use spanalloc_os::{Counted, Mmap};
+use spanalloc_os::{Counted, Mmap, OsSource};
 use spanalloc_pages::{PageHeap, Pages};
 use spanalloc_testkit::{Returning, pattern};
 
@@ -114,24 +114,18 @@ fn a_refused_growth_leaves_the_object_as_it_was() {
     });
 }
 
-/// Bytes of `bytes` from `at` that are in memory.
+/// How many of the `bytes` bytes from `at` are in memory, by the kernel's table of pages.
 #[cfg(target_os = "linux")]
 fn resident(at: NonNull<u8>, bytes: usize) -> usize {
-    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let (low, high) = (at.addr().get(), at.addr().get() + bytes);
-    let (mut inside, mut sum) = (false, 0);
-    for line in smaps.lines() {
-        let first = line.split(' ').next().unwrap();
-        if let Some((from, to)) = first.split_once('-') {
-            let from = usize::from_str_radix(from, 16).unwrap();
-            let to = usize::from_str_radix(to, 16).unwrap();
-            inside = from < high && low < to;
-        } else if inside && first == "Rss:" {
-            let kilobytes = line.trim_start_matches("Rss:").trim().trim_end_matches(" kB");
-            sum += kilobytes.parse::<usize>().unwrap() << 10;
-        }
-    }
-    sum
+    use std::os::unix::fs::FileExt;
+
+    let page = Mmap::new().page_bytes();
+    let (first, end) = (at.addr().get() / page, (at.addr().get() + bytes).div_ceil(page));
+    let mut entries = vec![0; (end - first) * 8];
+    let table = std::fs::File::open("/proc/self/pagemap").unwrap();
+    table.read_exact_at(&mut entries, first as u64 * 8).unwrap();
+    // The highest bit of an entry says that the page is present.
+    entries.chunks_exact(8).filter(|entry| entry[7] & 0x80 != 0).count() * page
 }
 
 #[cfg(target_os = "linux")]

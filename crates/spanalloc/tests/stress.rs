@@ -34,8 +34,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A debug build does an eighth of the work.
-const SCALE: usize = if cfg!(debug_assertions) { 1 } else { 8 };
+/// How much more an optimised build does.
+const SCALE: usize = if cfg!(debug_assertions) { 1 } else { 20 };
 const THREADS: usize = 6;
 
 /// What a thread allocates from.

@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -216,6 +216,10 @@ struct Held {
     object: *mut u8,
 }
 
+/// What a heap that is full to the brim commits for one object more, in bytes. Far less than the
+/// caches of the threads of a test would take if they were left behind.
+const ONE_STEP: usize = 2 << 20;
+
 /// The destructor of all keys of these tests.
 unsafe extern "C" fn re_arms(value: *mut c_void) {
     KEY_RUNS.fetch_add(1, Ordering::Relaxed);
@@ -273,7 +277,7 @@ fn destructors_of_keys_allocate_after_the_cache_is_gone() {
     assert_eq!(KEY_RUNS.load(Ordering::Relaxed), THREADS * keys.len() * ROUNDS);
     // Nothing is left behind by a thread, and the heap stays as it is after a few.
     assert!(live[THREADS - 1] <= live[10] + 10, "{live:?}");
-    assert_eq!(committed[THREADS - 1], committed[10], "{committed:?}");
+    assert!(committed[THREADS - 1] <= committed[10] + ONE_STEP, "{committed:?}");
     for key in keys {
         // SAFETY: no thread holds a value of the key any more.
         unsafe { libc::pthread_key_delete(key) };
@@ -302,5 +306,34 @@ fn objects_of_ended_threads_are_freed_by_others() {
     }
     let after = settled();
     assert!(after.live_objects() <= before.live_objects() + 50);
-    assert_eq!(committed[10], committed[99], "{committed:?}");
+    assert!(committed[99] <= committed[10] + ONE_STEP, "{committed:?}");
+}
+
+#[test]
+fn snapshots_while_others_work() {
+    let _alone = alone();
+    let done = AtomicBool::new(false);
+    let exchange: Mutex<Vec<Box<[u8; 48]>>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                // Each frees what another one allocated, as a rule.
+                while !done.load(Ordering::Relaxed) {
+                    let mine = (0..300).map(|_| Box::new([1; 48])).collect();
+                    drop(std::mem::replace(&mut *exchange.lock().unwrap(), mine));
+                }
+            });
+        }
+        for _ in 0..3000 {
+            // It need not add up now, but every number is one that can be.
+            let snapshot = spanalloc::stats::snapshot();
+            for row in snapshot.rows() {
+                assert!(row.live <= row.slots && row.free <= row.slots, "{row:?}");
+                assert!(row.objects <= row.slots * 16, "{row:?}");
+            }
+            assert!(snapshot.live_objects() < 1 << 40);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    settled();
 }
