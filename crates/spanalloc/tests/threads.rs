@@ -317,10 +317,13 @@ fn snapshots_while_others_work() {
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                // Each frees what another one allocated, as a rule.
+                // Each frees what another one allocated, as a rule, and ends.
                 while !done.load(Ordering::Relaxed) {
-                    let mine = (0..300).map(|_| Box::new([1; 48])).collect();
-                    drop(std::mem::replace(&mut *exchange.lock().unwrap(), mine));
+                    let body = || {
+                        let mine = (0..1000).map(|_| Box::new([1; 48])).collect();
+                        drop(std::mem::replace(&mut *exchange.lock().unwrap(), mine));
+                    };
+                    std::thread::scope(|scope| drop(scope.spawn(body)));
                 }
             });
         }
