@@ -14,8 +14,8 @@ use crate::{Geometry, OsError, OsSource, Purpose, Request};
 const MAX_TABLES: usize = 64;
 
 /// What a refused table is divided by. One refusal means that address space is scarce, so the next
-/// try leaves most of it to the arenas; a sixteenth of the largest table still covers 16 TB.
-const SHRINK: usize = 16;
+/// try leaves nearly all of it to the arenas; a 256th of the largest table still covers 1 TB.
+const SHRINK: usize = 256;
 
 /// A two-level map from address to `*mut T`, one entry an arena of `G`.
 ///
