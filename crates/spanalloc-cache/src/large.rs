@@ -17,7 +17,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let pages = layout.size().div_ceil(PAGE_BYTES).max(1);
         let align_pages = layout.align().div_ceil(PAGE_BYTES);
         let alloc = || self.central.alloc_large(pages, align_pages);
-        match alloc().or_else(|| if self.reclaim() { alloc() } else { None }) {
+        let span = alloc().or_else(|| {
+            self.reclaim();
+            alloc()
+        });
+        match span {
             Some(span) => (core::ptr::with_exposed_provenance_mut(span.base()), span.zeroed()),
             None => (core::ptr::null_mut(), false),
         }

@@ -3,8 +3,8 @@
 use core::alloc::Layout;
 
 use spanalloc_central::remote::Marked;
-use spanalloc_central::{Central, LARGE, Place, Put, SpanRef, TINY, TINY_BYTES};
-use spanalloc_classes::{Class, ClassTable};
+use spanalloc_central::{Central, LARGE, Place, Put, SpanRef, class_facts};
+use spanalloc_classes::Class;
 use spanalloc_os::Misuse;
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
@@ -23,18 +23,17 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_small_slow(self, class: u8) -> *mut u8 {
-        if self.refill(class) || (self.reclaim() && self.refill(class)) {
+        let refilled = self.refill(class) || {
+            self.reclaim();
+            self.refill(class)
+        };
+        if refilled {
             // SAFETY: this thread uses the state (contract of `Cache::new`).
             if let Some(object) = unsafe { self.state.bin(class).pop() } {
                 return object;
             }
         }
         core::ptr::null_mut()
-    }
-
-    fn facts(class: u8) -> &'static Class {
-        let table = C::Table::CLASSES;
-        if class == TINY { table.class(table.class_of(TINY_BYTES)) } else { table.class(class) }
     }
 
     /// Loads the magazine that objects are handed out from, from the nearest place that has some.
@@ -67,7 +66,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// Sets the bin's limit at its first use, and returns it.
     fn prepare(self, bin: &Bin, class: u8) -> usize {
         if bin.limit() == 0 {
-            let bytes = (Self::facts(class).bytes as usize).max(1);
+            let bytes = (class_facts::<C::Table>(class).bytes as usize).max(1);
             bin.begin((MAGAZINE_BYTES / bytes).clamp(2, MAGAZINE));
             self.state.set_used(class);
         }
@@ -196,7 +195,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// # Safety
     /// `objects` points to `count` objects of this class, which nobody uses.
     unsafe fn flush(self, class: u8, objects: *const *mut u8, count: usize) {
-        let facts = Self::facts(class);
+        let facts = class_facts::<C::Table>(class);
         let queue = &self.state.owner.queue;
         for index in 0..count {
             // SAFETY: index < count (contract).
@@ -264,7 +263,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
                 Self::announce(central, span, unsafe { span.mark_tiny(slot) }, address);
             }
             Path::Small(class) => {
-                let (span, slot) = Self::locate(central, class, Self::facts(class), address);
+                let (span, slot) =
+                    Self::locate(central, class, class_facts::<C::Table>(class), address);
                 // SAFETY: nobody uses the object (contract), and its span is not tiny.
                 Self::announce(central, span, unsafe { span.mark(slot) }, address);
             }
@@ -303,7 +303,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// it. For when memory is short.
     #[cold]
     #[inline(never)]
-    pub(crate) fn reclaim(self) -> bool {
+    pub(crate) fn reclaim(self) {
         self.drain();
         for (class, bin) in self.state.used_bins() {
             self.flush_magazines(bin, class);
@@ -326,7 +326,6 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         // SAFETY: this thread is the only user of its page cache.
         unsafe { self.central.heap().flush(&self.state.pages) };
-        true
     }
 }
 

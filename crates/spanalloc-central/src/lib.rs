@@ -17,7 +17,7 @@ mod span_remote;
 mod testing;
 
 pub use central::Central;
-pub use lists::CentralLists;
+pub use lists::{CentralLists, class_facts};
 pub use owner::Owner;
 pub use queue::Queue;
 pub use span::{LARGE, Place, Put, Span, SpanRef, TINY, TINY_BYTES, Taken, descriptor_bytes};

@@ -55,6 +55,14 @@ impl Lists {
     }
 }
 
+/// The facts of a class in the table `T`. Slots that tiny objects share are those of the class of 16
+/// bytes, if the table has one.
+#[must_use]
+pub const fn class_facts<T: ClassTable>(class: u8) -> &'static Class {
+    let class = if class == TINY { T::CLASSES.class_of(TINY_BYTES) } else { class };
+    T::CLASSES.class(class)
+}
+
 /// The lists of one class, under its lock.
 type ClassLock<W> = Lock<Lists, W, { rank::CENTRAL }>;
 
@@ -95,7 +103,7 @@ impl<T, H: Pages + fmt::Debug> fmt::Debug for CentralLists<T, H> {
 impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Empty lists over `heap`.
     pub const fn new(heap: H) -> Self {
-        let tiny = Self::tiny_facts();
+        let tiny = class_facts::<T>(TINY);
         let [a, b, c, d] = POOL_WORDS;
         Self {
             heap,
@@ -110,14 +118,6 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
             owners: Register::new(),
             table: PhantomData,
         }
-    }
-
-    const fn tiny_facts() -> &'static Class {
-        T::CLASSES.class(T::CLASSES.class_of(TINY_BYTES))
-    }
-
-    fn facts(class: u8) -> &'static Class {
-        if class == TINY { Self::tiny_facts() } else { T::CLASSES.class(class) }
     }
 
     fn class(&self, class: u8) -> &ClassLock<H::Wait> {
@@ -199,7 +199,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     }
 
     fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef> {
-        let facts = Self::facts(class);
+        let facts = class_facts::<T>(class);
         if class == TINY && facts.bytes as usize != TINY_BYTES {
             return None;
         }

@@ -8,15 +8,16 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Barrier, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Barrier, Mutex};
 
+use common::{alone, settled};
 use spanalloc::Spanalloc;
-use spanalloc::stats::Snapshot;
 use spanalloc_cache::ThreadCache;
 use spanalloc_central::CentralLists;
 use spanalloc_classes::Go67;
@@ -26,13 +27,6 @@ use spanalloc_testkit::{Returning, pattern};
 
 #[global_allocator]
 static ALLOCATOR: Spanalloc = Spanalloc;
-
-/// One test at a time, so that what the program's heap holds is the doing of that test.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// How much more an optimised build does.
 const SCALE: usize = if cfg!(debug_assertions) { 1 } else { 20 };
@@ -267,21 +261,6 @@ fn on_a_heap_of_its_own(work: impl for<'a> FnOnce(&&'a Lists<'a>)) {
     drop(cache);
     let stats = heap.stats();
     assert_eq!(stats.pages_in_use, 0, "{stats:?}");
-}
-
-/// What the program's heap holds once no other thread is at work: the test harness may still be
-/// busy with the test before.
-fn settled() -> Snapshot {
-    let mut last = spanalloc::stats::snapshot();
-    for _ in 0..500 {
-        std::thread::sleep(Duration::from_millis(2));
-        let next = spanalloc::stats::snapshot();
-        if next.adds_up() && next.live_objects() == last.live_objects() {
-            return next;
-        }
-        last = next;
-    }
-    panic!("does not add up: {last:?}");
 }
 
 /// Runs `work` five times on the program's heap. From the second time on it must not grow.

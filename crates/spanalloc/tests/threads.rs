@@ -9,43 +9,22 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use common::{alone, settled};
 use spanalloc::Spanalloc;
-use spanalloc::stats::Snapshot;
 use spanalloc_testkit::pattern;
 
 #[global_allocator]
 static ALLOCATOR: Spanalloc = Spanalloc;
-
-/// One test at a time, for the sake of those that count.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the heap holds once no other thread is at work: the test harness may still be busy with the
-/// test before.
-fn settled() -> Snapshot {
-    let mut last = spanalloc::stats::snapshot();
-    for _ in 0..500 {
-        std::thread::sleep(Duration::from_millis(2));
-        let next = spanalloc::stats::snapshot();
-        if next.adds_up() && next.live_objects() == last.live_objects() {
-            return next;
-        }
-        last = next;
-    }
-    panic!("does not add up: {last:?}");
-}
 
 /// One size of each path, and the alignments that go with them.
 const LAYOUTS: [(usize, usize); 7] =
