@@ -1,188 +1,36 @@
-use core::cell::UnsafeCell;
+//! What a thread keeps of one size class: the kinds of bins, and what all of them share.
+
+use core::fmt;
 use core::ptr;
 
-use spanalloc_central::{Span, SpanList, SpanRef};
-use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use spanalloc_central::{Central, Span, SpanList, SpanRef};
+use spanalloc_sync::atomic::{AtomicPtr, Ordering};
 
-/// The most objects a magazine holds.
-pub const MAGAZINE: usize = 64;
+use crate::cache::Cache;
+use crate::policy::Policy;
 
-/// A place in a bin's array of objects. An atomic only because statistics read it.
+/// How a thread keeps the objects of one size class: [`Magazines`](crate::Magazines) or
+/// [`Words`](crate::Words). Sealed: what a bin does is known to the paths of the cache.
+pub trait Bin: Keep {}
+
+/// The spans of one class that a thread owns.
 #[derive(Debug)]
-struct Index(AtomicU32);
-
-impl Index {
-    const fn new() -> Self {
-        Self(AtomicU32::new(0))
-    }
-
-    #[inline(always)]
-    fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed) as usize
-    }
-
-    #[inline(always)]
-    fn set(&self, index: usize) {
-        self.0.store(index as u32, Ordering::Relaxed);
-    }
-}
-
-/// What a thread keeps of one size class: two magazines, and the spans it owns.
-///
-/// Objects are handed out from the *loaded* magazine and freed into the *freed* one, so that the
-/// two sides of a loop that allocates and frees do not wait for each other's stores. Each magazine
-/// is a stack in one half of `objects`; when the loaded one is empty they change places, without a
-/// copy. The all-zero bin is empty and takes no object, so that its first use comes to the slow
-/// path.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Bin {
-    /// One past the newest loaded object.
-    loaded_top: Index,
-    /// The oldest loaded object: 0 or `MAGAZINE`.
-    loaded_base: Index,
-    /// One past the newest freed object.
-    freed_top: Index,
-    /// Where the freed magazine is full.
-    freed_end: Index,
-    /// The most objects a magazine of this class holds; 0 until the bin is first used.
-    limit: Index,
-    /// Whether every loaded object is known to hold zeros.
-    zeroed: AtomicBool,
+pub struct Spans {
     /// The span that objects are taken from.
     current: AtomicPtr<Span>,
-    /// The other spans of this thread that have free slots.
+    /// The other spans that have free slots.
     pub(crate) partial: SpanList,
-    /// The spans of this thread without free slots worth looking for.
+    /// The spans without free slots worth looking for.
     pub(crate) full: SpanList,
-    objects: [UnsafeCell<*mut u8>; 2 * MAGAZINE],
 }
 
-impl Bin {
+impl Spans {
     pub(crate) const fn new() -> Self {
         Self {
-            loaded_top: Index::new(),
-            loaded_base: Index::new(),
-            freed_top: Index::new(),
-            freed_end: Index::new(),
-            limit: Index::new(),
-            zeroed: AtomicBool::new(false),
             current: AtomicPtr::new(ptr::null_mut()),
             partial: SpanList::new(),
             full: SpanList::new(),
-            objects: [const { UnsafeCell::new(ptr::null_mut()) }; 2 * MAGAZINE],
         }
-    }
-
-    #[inline(always)]
-    fn object(&self, index: usize) -> *mut *mut u8 {
-        debug_assert!(index < 2 * MAGAZINE);
-        UnsafeCell::raw_get(self.objects.as_ptr().wrapping_add(index))
-    }
-
-    /// Takes the newest loaded object, if there is one.
-    ///
-    /// # Safety
-    /// The caller is the bin's thread.
-    #[inline(always)]
-    pub(crate) unsafe fn pop(&self) -> Option<*mut u8> {
-        let top = self.loaded_top.get();
-        if top == self.loaded_base.get() {
-            return None;
-        }
-        self.loaded_top.set(top - 1);
-        // SAFETY: below a top, so in bounds; only the bin's thread uses the objects (contract).
-        Some(unsafe { self.object(top - 1).read() })
-    }
-
-    /// Keeps a freed object, if there is room.
-    ///
-    /// # Safety
-    /// The caller is the bin's thread; the object is of this bin's class and unused.
-    #[inline(always)]
-    pub(crate) unsafe fn push(&self, object: *mut u8) -> bool {
-        let top = self.freed_top.get();
-        if top >= self.freed_end.get() {
-            return false;
-        }
-        // SAFETY: below the end, so in bounds; only the bin's thread uses the objects (contract).
-        unsafe { self.object(top).write(object) };
-        self.freed_top.set(top + 1);
-        true
-    }
-
-    /// The most objects a magazine holds; 0 if the bin is not in use.
-    pub(crate) fn limit(&self) -> usize {
-        self.limit.get()
-    }
-
-    /// Puts an all-zero bin to use.
-    pub(crate) fn begin(&self, limit: usize) {
-        debug_assert!(limit <= MAGAZINE);
-        self.limit.set(limit);
-        self.freed_top.set(MAGAZINE);
-        self.freed_end.set(MAGAZINE + limit);
-    }
-
-    /// Makes an emptied bin all zero again.
-    pub(crate) fn end(&self) {
-        debug_assert!(self.cached() == 0);
-        for index in [&self.loaded_top, &self.loaded_base, &self.freed_top, &self.freed_end] {
-            index.set(0);
-        }
-        self.limit.set(0);
-    }
-
-    /// Objects in the loaded magazine.
-    pub(crate) fn loaded(&self) -> usize {
-        self.loaded_top.get().saturating_sub(self.loaded_base.get())
-    }
-
-    /// Objects in the freed magazine.
-    pub(crate) fn freed(&self) -> usize {
-        (self.freed_top.get() + self.limit.get()).saturating_sub(self.freed_end.get())
-    }
-
-    /// Objects in both magazines.
-    pub(crate) fn cached(&self) -> usize {
-        self.loaded() + self.freed()
-    }
-
-    /// The loaded objects, the oldest first.
-    pub(crate) fn loaded_objects(&self) -> *mut *mut u8 {
-        self.object(self.loaded_base.get())
-    }
-
-    /// The freed objects, the oldest first.
-    pub(crate) fn freed_objects(&self) -> *mut *mut u8 {
-        self.object(MAGAZINE - self.loaded_base.get())
-    }
-
-    /// Says that the first `count` places of the loaded magazine hold objects, and whether all of
-    /// them hold zeros.
-    pub(crate) fn set_loaded(&self, count: usize, zeroed: bool) {
-        self.loaded_top.set(self.loaded_base.get() + count);
-        self.zeroed.store(zeroed, Ordering::Relaxed);
-    }
-
-    /// Whether the loaded objects, and the one popped last, are known to hold zeros.
-    #[inline]
-    pub(crate) fn zeroed(&self) -> bool {
-        self.zeroed.load(Ordering::Relaxed)
-    }
-
-    /// Empties the freed magazine: its objects are elsewhere now.
-    pub(crate) fn clear_freed(&self) {
-        self.freed_top.set(MAGAZINE - self.loaded_base.get());
-    }
-
-    /// Makes the freed magazine the loaded one. The loaded one is empty.
-    pub(crate) fn swap(&self) {
-        let (empty, freed) = (self.loaded_base.get(), self.freed());
-        self.loaded_base.set(MAGAZINE - empty);
-        self.set_loaded(freed, false);
-        self.freed_top.set(empty);
-        self.freed_end.set(empty + self.limit.get());
     }
 
     pub(crate) fn current(&self) -> Option<SpanRef> {
@@ -197,57 +45,76 @@ impl Bin {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What loading a bin from a span came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// There are objects to hand out now.
+    Loaded,
+    /// The span has no free slot.
+    Exhausted,
+    /// This slot of the span is free and was freed by another thread, too.
+    Twice(usize),
+}
 
-    #[test]
-    fn an_unused_bin_gives_nothing_and_takes_nothing() {
-        let bin = Bin::new();
-        let mut object = 0u64;
-        // SAFETY: this thread is the bin's.
-        unsafe {
-            assert_eq!(bin.pop(), None);
-            assert!(!bin.push((&raw mut object).cast()));
-        }
-        assert_eq!((bin.loaded(), bin.freed(), bin.limit()), (0, 0, 0));
-    }
+/// The work of a bin. The all-zero bin is empty and takes no object, so that its first use comes to
+/// the slow path.
+pub trait Keep: Sized + fmt::Debug + 'static {
+    /// The all-zero bin.
+    const EMPTY: Self;
 
-    #[test]
-    fn a_bin_takes_up_to_its_limit_and_gives_the_newest_first_after_a_swap() {
-        let bin = Bin::new();
-        bin.begin(2);
-        let mut objects = [0u64; 3];
-        let [a, b, c] = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
-        // Each turn the magazines have changed places once more.
-        for _ in 0..3 {
-            // SAFETY: this thread is the bin's.
-            unsafe {
-                assert!(bin.push(a) && bin.push(b) && !bin.push(c));
-                assert_eq!(bin.pop(), None, "freed objects are not handed out before a swap");
-                assert_eq!((bin.loaded(), bin.freed()), (0, 2));
-                bin.swap();
-                assert_eq!((bin.loaded(), bin.freed(), bin.zeroed()), (2, 0, false));
-                assert!(bin.push(c));
-                assert_eq!((bin.pop(), bin.pop(), bin.pop()), (Some(b), Some(a), None));
-                bin.clear_freed();
-            }
-        }
-        bin.end();
-        assert_eq!(bin.limit(), 0);
-    }
+    /// The spans behind the bin.
+    fn spans(&self) -> &Spans;
 
-    #[test]
-    fn a_load_is_known_to_be_zero_until_the_next_one() {
-        let bin = Bin::new();
-        bin.begin(MAGAZINE);
-        // SAFETY: the magazine has room for MAGAZINE objects.
-        unsafe { bin.loaded_objects().write(ptr::null_mut()) };
-        bin.set_loaded(1, true);
-        // SAFETY: this thread is the bin's.
-        assert_eq!(unsafe { bin.pop() }, Some(ptr::null_mut()));
-        assert!(bin.zeroed(), "the object popped last is one of that load");
-        bin.swap();
-        assert!(!bin.zeroed());
-    }
+    /// Puts an all-zero bin of a class of `bytes` to use; does nothing to one in use.
+    fn begin(&self, bytes: usize);
+
+    /// Whether the bin is in use.
+    fn is_in_use(&self) -> bool;
+
+    /// Makes an emptied bin all zero again, but for its spans.
+    fn end(&self);
+
+    /// Takes an object, if one is at hand.
+    ///
+    /// # Safety
+    /// The caller is the bin's thread.
+    unsafe fn pop(&self) -> Option<*mut u8>;
+
+    /// Whether the objects at hand, and the one popped last, are known to hold zeros.
+    fn zeroed(&self) -> bool;
+
+    /// Free objects that the bin keeps from their spans.
+    fn cached(&self) -> usize;
+
+    /// Brings objects to hand that were freed into the bin. False if there are none.
+    fn recover(&self) -> bool;
+
+    /// Brings objects of `span` to hand. The bin has none.
+    ///
+    /// # Safety
+    /// The caller is the bin's thread and owns the span, which is of the bin's class.
+    unsafe fn load(&self, span: SpanRef) -> Load;
+
+    /// Takes an object of `class` back if that needs no slow path.
+    ///
+    /// # Safety
+    /// The caller is the cache's thread; nobody uses the object any more.
+    unsafe fn push<C: Central, P: Policy<Bin = Self>>(
+        cache: Cache<'_, C, P>,
+        class: u8,
+        object: *mut u8,
+    ) -> bool;
+
+    /// Takes an object of `class` back.
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push).
+    unsafe fn push_slow<C: Central, P: Policy<Bin = Self>>(
+        cache: Cache<'_, C, P>,
+        class: u8,
+        object: *mut u8,
+    );
+
+    /// Gives every object that the bin keeps back to its span.
+    fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8);
 }

@@ -5,6 +5,7 @@ use core::ptr::{self, NonNull};
 use spanalloc_central::{Central, TINY, TINY_BYTES};
 use spanalloc_classes::ClassTable;
 
+use crate::bin::Keep;
 use crate::policy::Policy;
 use crate::state::CacheState;
 
@@ -28,21 +29,21 @@ pub(crate) enum Path {
 ///
 /// This is what `ThreadCache` and the facade work through. It is two words and `Copy`; the state
 /// decides which thread may use it.
-pub struct Cache<'a, C, P> {
-    pub(crate) state: &'a CacheState,
+pub struct Cache<'a, C, P: Policy> {
+    pub(crate) state: &'a CacheState<P::Bin>,
     pub(crate) central: &'a C,
     policy: PhantomData<P>,
 }
 
-impl<C, P> Clone for Cache<'_, C, P> {
+impl<C, P: Policy> Clone for Cache<'_, C, P> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<C, P> Copy for Cache<'_, C, P> {}
+impl<C, P: Policy> Copy for Cache<'_, C, P> {}
 
-impl<C, P> core::fmt::Debug for Cache<'_, C, P> {
+impl<C, P: Policy> core::fmt::Debug for Cache<'_, C, P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Cache").field("state", &ptr::from_ref(self.state)).finish_non_exhaustive()
     }
@@ -56,7 +57,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     /// [`CacheState::empty`] or was registered with `central` (see [`Cache::open`]), with which no
     /// other kind of owner is registered.
     #[inline(always)]
-    pub const unsafe fn new(state: &'a CacheState, central: &'a C) -> Self {
+    pub const unsafe fn new(state: &'a CacheState<P::Bin>, central: &'a C) -> Self {
         const {
             let table = C::Table::CLASSES;
             assert!(P::PACK_MAX <= TINY_BYTES, "at most 16 bytes fit the slot that is shared");
@@ -71,7 +72,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     /// The state.
     #[inline(always)]
     #[must_use]
-    pub const fn state(self) -> &'a CacheState {
+    pub const fn state(self) -> &'a CacheState<P::Bin> {
         self.state
     }
 
@@ -96,7 +97,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         Some(C::Table::CLASSES.class_of(size))
     }
 
-    /// Memory for a common `layout` from the magazine: no lock, no call. None sends the caller to
+    /// Memory for a common `layout` from its bin: no lock, no call. None sends the caller to
     /// [`try_alloc_any`](Self::try_alloc_any).
     #[inline(always)]
     #[must_use]
@@ -107,7 +108,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
 
     /// Memory for any `layout` from what is at hand. None sends the caller to
     /// [`alloc_slow`](Self::alloc_slow).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn try_alloc_any(self, layout: Layout) -> Option<*mut u8> {
         // SAFETY: this thread uses the state (contract of `new`); tiny aligns are at most 16.
@@ -150,23 +151,37 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         }
     }
 
+    /// As [`try_alloc_any`](Self::try_alloc_any), and whether the memory is known to be zero.
+    #[inline]
+    #[must_use]
+    pub fn try_alloc_known(self, layout: Layout) -> Option<(*mut u8, bool)> {
+        let object = self.try_alloc_any(layout)?;
+        let zeroed = match Self::path(layout) {
+            Path::Small(class) => self.state.bin(class).zeroed(),
+            _ => false,
+        };
+        Some((object, zeroed))
+    }
+
+    /// Memory for `layout` or null, and whether it is known to be zero.
+    #[inline]
+    #[must_use]
+    pub fn alloc_known(self, layout: Layout) -> (*mut u8, bool) {
+        self.try_alloc_known(layout).unwrap_or_else(|| match Self::path(layout) {
+            Path::Small(class) => {
+                let object = self.alloc_small_slow(class);
+                (object, self.state.bin(class).zeroed())
+            }
+            Path::Tiny => (self.alloc_slow(layout), false),
+            Path::Large => self.alloc_large(layout),
+        })
+    }
+
     /// Memory for `layout` that holds zeros, or null. Memory known to be zero is not written.
     #[inline]
     #[must_use]
     pub fn alloc_zeroed(self, layout: Layout) -> *mut u8 {
-        let (object, zeroed) = match Self::path(layout) {
-            Path::Small(class) => {
-                let bin = self.state.bin(class);
-                // SAFETY: this thread uses the state (contract of `new`).
-                let object = match unsafe { bin.pop() } {
-                    Some(object) => object,
-                    None => self.alloc_small_slow(class),
-                };
-                (object, bin.zeroed())
-            }
-            Path::Tiny => (self.alloc(layout), false),
-            Path::Large => self.alloc_large(layout),
-        };
+        let (object, zeroed) = self.alloc_known(layout);
         if !zeroed && !object.is_null() {
             // SAFETY: the object has at least this size.
             unsafe { ptr::write_bytes(object, 0, layout.size()) };
@@ -174,7 +189,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         object
     }
 
-    /// Frees an object of a common layout into the magazine. False sends the caller to
+    /// Frees an object of a common layout into its bin. False sends the caller to
     /// [`try_free_any`](Self::try_free_any).
     ///
     /// # Safety
@@ -184,7 +199,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     pub unsafe fn try_free(self, object: *mut u8, layout: Layout) -> bool {
         match Self::common(layout) {
             // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
-            Some(class) => unsafe { self.state.bin(class).push(object) },
+            Some(class) => unsafe { P::Bin::push(self, class, object) },
             None => false,
         }
     }
@@ -199,7 +214,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     pub unsafe fn try_free_any(self, object: *mut u8, layout: Layout) -> bool {
         match Self::path(layout) {
             // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
-            Path::Small(class) => unsafe { self.state.bin(class).push(object) },
+            Path::Small(class) => unsafe { P::Bin::push(self, class, object) },
             // SAFETY: the object is tiny by its Layout.
             Path::Tiny => unsafe { self.try_free_tiny(object) },
             Path::Large => false,
@@ -216,7 +231,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         // SAFETY: the caller's promise is passed on.
         unsafe {
             match Self::path(layout) {
-                Path::Small(class) => self.free_small_slow(class, object),
+                Path::Small(class) => P::Bin::push_slow(self, class, object),
                 Path::Tiny => self.free_tiny_slow(object),
                 Path::Large => self.free_large(object),
             }
@@ -255,8 +270,8 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     pub fn open(central: &'a C) -> Option<Self> {
         // SAFETY: the layout is always that of `CacheState`, which begins with an `Owner` and may
         // be all zero.
-        let owner = unsafe { central.register(Layout::new::<CacheState>()) }?;
-        let state: NonNull<CacheState> = owner.cast();
+        let owner = unsafe { central.register(Layout::new::<CacheState<P::Bin>>()) }?;
+        let state: NonNull<CacheState<P::Bin>> = owner.cast();
         // SAFETY: registered states are never unmapped, and this one is used by nobody else.
         Some(unsafe { Self::new(state.as_ref(), central) })
     }

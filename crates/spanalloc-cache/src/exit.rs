@@ -3,6 +3,7 @@
 use spanalloc_central::{Central, SpanRef};
 use spanalloc_pages::Pages;
 
+use crate::bin::Keep;
 use crate::cache::Cache;
 use crate::policy::Policy;
 
@@ -15,8 +16,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// or any copy of it.
     pub unsafe fn close(self) {
         self.close_open_slot();
-        for (class, bin) in self.state.used_bins() {
-            self.flush_magazines(bin, class);
+        for (class, _) in self.state.used_bins() {
+            P::Bin::flush(self, class);
         }
         // From here on other threads find the queue closed, and bring late frees to the lists.
         for span in self.state.owner.queue.close() {
@@ -24,15 +25,16 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             self.take_in(unsafe { SpanRef::from_descriptor(span) });
         }
         for (_, bin) in self.state.used_bins() {
-            let current = bin.current();
-            bin.set_current(None);
+            let spans = bin.spans();
+            let current = spans.current();
+            spans.set_current(None);
             if let Some(span) = current {
                 self.hand_over(span);
             }
-            while let Some(span) = bin.partial.pop() {
+            while let Some(span) = spans.partial.pop() {
                 self.hand_over(span);
             }
-            while let Some(span) = bin.full.pop() {
+            while let Some(span) = spans.full.pop() {
                 self.hand_over(span);
             }
             bin.end();

@@ -14,7 +14,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_large(self, layout: Layout) -> (*mut u8, bool) {
-        let pages = layout.size().div_ceil(PAGE_BYTES).max(1);
+        let pages = pages_of(layout.size());
         let align_pages = layout.align().div_ceil(PAGE_BYTES);
         let alloc = || self.central.alloc_large(pages, align_pages);
         let span = alloc().or_else(|| {
@@ -36,13 +36,13 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) unsafe fn free_large(self, object: *mut u8) {
         let span = Self::large_span(self.central, object.addr());
         // SAFETY: the span is large; the caller's promise is passed on.
-        unsafe { self.central.free_large(span) };
+        unsafe { self.central.free_large(span, object.addr()) };
     }
 
     /// The span of a large object; ends the process if there is none.
     pub(crate) fn large_span(central: &C, address: usize) -> SpanRef {
         let Some(span) = central.span_at(address) else {
-            central.die(Misuse::ForeignPointer, address, 0);
+            central.die(central.foreign(address), address, 0);
         };
         if span.class() != LARGE {
             central.die(Misuse::SizeMismatch, address, span.bytes());
@@ -52,4 +52,10 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         span
     }
+}
+
+/// Pages of a large object of `bytes` bytes.
+#[inline]
+pub(crate) fn pages_of(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_BYTES).max(1)
 }

@@ -1,5 +1,13 @@
+use crate::bin::Bin;
+use crate::magazines::Magazines;
+use crate::words::Words;
+
 /// What a cache trusts and how it packs: one code, several allocators.
 pub trait Policy: 'static {
+    /// How the free objects of a class are kept, and with it what is checked when:
+    /// [`Magazines`] or [`Words`].
+    type Bin: Bin;
+
     /// The largest size, in bytes, of objects that share a 16-byte slot with others; 0 packs
     /// nothing, 16 is the most. The size decides alone, so that `free` knows from its Layout where
     /// an object lives.
@@ -16,5 +24,20 @@ pub trait Policy: 'static {
 pub struct Fast;
 
 impl Policy for Fast {
+    type Bin = Magazines;
+
     const PACK_MAX: usize = 7;
+}
+
+/// The default of the C library: looks the span up at every free, and ends the process at the call
+/// that frees something twice, something that is no object, or something as another size class.
+///
+/// It packs nothing, so that each object has a slot of its own whose state is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked;
+
+impl Policy for Checked {
+    type Bin = Words;
+
+    const PACK_MAX: usize = 0;
 }

@@ -4,9 +4,9 @@ use core::alloc::Layout;
 use core::ptr;
 
 use spanalloc_central::Central;
-use spanalloc_pages::PAGE_BYTES;
 
 use crate::cache::{Cache, Path};
+use crate::large::pages_of;
 use crate::policy::Policy;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
@@ -39,7 +39,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// As for `free`; both layouts are of the large path.
     unsafe fn resize_large(self, object: *mut u8, new_size: usize) -> bool {
         let span = Self::large_span(self.central, object.addr());
-        let pages = new_size.div_ceil(PAGE_BYTES).max(1);
+        let pages = pages_of(new_size);
         // SAFETY: the span is large, and its object the caller's; what is cut off is unused.
         span.pages() == pages || unsafe { self.central.resize_large(span, pages) }.is_some()
     }

@@ -1,25 +1,25 @@
-//! The small path behind the magazines: refill and flush.
+//! The small path behind the bins: refill, and what becomes of spans.
 
 use core::alloc::Layout;
 
 use spanalloc_central::remote::Marked;
-use spanalloc_central::{Central, LARGE, Place, Put, SpanRef, class_facts};
+use spanalloc_central::{Central, LARGE, Place, SpanRef, class_facts};
 use spanalloc_classes::Class;
 use spanalloc_os::Misuse;
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
-use crate::bin::{Bin, MAGAZINE};
+use crate::bin::{Keep, Load, Spans};
 use crate::cache::{Cache, Path};
 use crate::policy::Policy;
 
-/// The most bytes of one class that a magazine holds, beyond two objects.
-const MAGAZINE_BYTES: usize = 64 << 10;
+/// The most free slots that a full span needs before it is worth taking from again.
+const USEFUL_SLOTS: usize = 64;
 /// The most bytes of spans without used slots that a thread keeps for its next allocations.
 const EMPTY_BYTES: usize = 512 << 10;
 
-impl<C: Central, P: Policy> Cache<'_, C, P> {
-    /// Takes an object from a bin whose magazine is empty.
+impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
+    /// Takes an object from a bin that has none at hand.
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_small_slow(self, class: u8) -> *mut u8 {
@@ -36,46 +36,46 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         core::ptr::null_mut()
     }
 
-    /// Loads the magazine that objects are handed out from, from the nearest place that has some.
+    /// Brings objects to hand, from the nearest place that has some.
     fn refill(self, class: u8) -> bool {
-        let bin = self.state.bin(class);
-        let limit = self.prepare(bin, class);
-        if bin.freed() > 0 {
-            bin.swap();
+        let bin = self.prepare(class);
+        if bin.recover() {
             return true;
         }
+        let spans = bin.spans();
         loop {
-            if let Some(span) = bin.current() {
-                // SAFETY: this thread owns its current span; the magazine has room for `limit`.
-                let taken = unsafe { span.take(bin.loaded_objects(), limit) };
-                if taken.count > 0 {
-                    bin.set_loaded(taken.count, taken.zeroed);
-                    return true;
+            if let Some(span) = spans.current() {
+                // SAFETY: this thread owns its current span, which is of this class.
+                match unsafe { bin.load(span) } {
+                    Load::Loaded => return true,
+                    Load::Exhausted => self.retire(spans, span),
+                    Load::Twice(slot) => {
+                        self.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes())
+                    }
                 }
-                self.retire(bin, span);
             }
-            let Some(span) = self.next_span(bin, class) else {
+            let Some(span) = self.next_span(spans, class) else {
                 return false;
             };
             span.set_place(Place::Current);
             span.set_notify(0);
-            bin.set_current(Some(span));
+            spans.set_current(Some(span));
         }
     }
 
-    /// Sets the bin's limit at its first use, and returns it.
-    fn prepare(self, bin: &Bin, class: u8) -> usize {
-        if bin.limit() == 0 {
-            let bytes = (class_facts::<C::Table>(class).bytes as usize).max(1);
-            bin.begin((MAGAZINE_BYTES / bytes).clamp(2, MAGAZINE));
+    /// The bin of a class, in use.
+    pub(crate) fn prepare(self, class: u8) -> &'a P::Bin {
+        let bin = self.state.bin(class);
+        if !bin.is_in_use() {
+            bin.begin(class_facts::<C::Table>(class).bytes as usize);
             self.state.set_used(class);
         }
-        bin.limit()
+        bin
     }
 
     /// A span with free slots: the thread's own, then what others freed into its spans, then
     /// central, then the heap, and at last its own spans with too few free slots to look for.
-    fn next_span(self, bin: &Bin, class: u8) -> Option<SpanRef> {
+    fn next_span(self, bin: &Spans, class: u8) -> Option<SpanRef> {
         if let Some(span) = self.pop_partial(bin) {
             return Some(span);
         }
@@ -92,7 +92,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             .or_else(|| self.find_hidden(bin))
     }
 
-    fn pop_partial(self, bin: &Bin) -> Option<SpanRef> {
+    fn pop_partial(self, bin: &Spans) -> Option<SpanRef> {
         let span = bin.partial.pop()?;
         if span.used() == 0 {
             self.count_empty(span, false);
@@ -102,7 +102,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 
     #[cold]
     #[inline(never)]
-    fn find_hidden(self, bin: &Bin) -> Option<SpanRef> {
+    fn find_hidden(self, bin: &Spans) -> Option<SpanRef> {
         let mut next = bin.full.first();
         while let Some(span) = next {
             if span.used() < span.slots() {
@@ -115,7 +115,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     }
 
     /// Puts the exhausted current span aside until it has a useful number of free slots.
-    fn retire(self, bin: &Bin, span: SpanRef) {
+    fn retire(self, bin: &Spans, span: SpanRef) {
         span.set_place(Place::Full);
         span.set_notify(most_used(span));
         bin.full.push(span);
@@ -126,7 +126,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn rehome_slow(self, span: SpanRef) {
-        let bin = self.state.bin(span.class());
+        let bin = self.state.bin(span.class()).spans();
         match span.place() {
             Place::Full => {
                 bin.full.remove(span);
@@ -158,72 +158,17 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         self.state.empty_bytes.store(after, Ordering::Relaxed);
     }
 
-    /// Frees an object into a bin whose magazine is full or was never used.
-    ///
-    /// # Safety
-    /// The object is of this class and nobody uses it any more.
-    #[cold]
-    #[inline(never)]
-    pub(crate) unsafe fn free_small_slow(self, class: u8, object: *mut u8) {
-        let bin = self.state.bin(class);
-        self.prepare(bin, class);
-        if bin.loaded() == 0 {
-            bin.swap();
-        } else {
-            self.flush_freed(bin, class);
-        }
-        // SAFETY: this thread uses the state and just made room.
-        unsafe { bin.push(object) };
-    }
-
-    fn flush_freed(self, bin: &Bin, class: u8) {
-        // SAFETY: this thread uses the state; the magazine holds objects of this class.
-        unsafe { self.flush(class, bin.freed_objects(), bin.freed()) };
-        bin.clear_freed();
-    }
-
-    /// Empties both magazines of a bin into the spans.
-    pub(crate) fn flush_magazines(self, bin: &Bin, class: u8) {
-        self.flush_freed(bin, class);
-        // SAFETY: this thread uses the state; the magazine holds objects of this class.
-        unsafe { self.flush(class, bin.loaded_objects(), bin.loaded()) };
-        bin.set_loaded(0, false);
-    }
-
-    /// Gives objects back to their spans.
-    ///
-    /// # Safety
-    /// `objects` points to `count` objects of this class, which nobody uses.
-    unsafe fn flush(self, class: u8, objects: *const *mut u8, count: usize) {
-        let facts = class_facts::<C::Table>(class);
-        let queue = &self.state.owner.queue;
-        for index in 0..count {
-            // SAFETY: index < count (contract).
-            let address = unsafe { objects.add(index).read() }.addr();
-            let (span, slot) = Self::locate(self.central, class, facts, address);
-            if span.ownership().is(queue) {
-                // SAFETY: this thread owns the span, and nobody uses the slot (contract).
-                match unsafe { span.put(slot) } {
-                    Put::Done => {}
-                    Put::Notify => self.rehome_slow(span),
-                    Put::Twice => {
-                        self.central.die(Misuse::DoubleFree, address, facts.bytes as usize)
-                    }
-                }
-            } else {
-                // SAFETY: nobody uses the slot (contract); it is not tiny, for tiny slots are only
-                // kept by the owner of their span.
-                Self::announce(self.central, span, unsafe { span.mark(slot) }, address);
-            }
-        }
-    }
-
     /// The span and the slot of an object of `class`; ends the process if there is none.
     #[inline(always)]
-    fn locate(central: &C, class: u8, facts: &Class, address: usize) -> (SpanRef, usize) {
+    pub(crate) fn locate(
+        central: &C,
+        class: u8,
+        facts: &Class,
+        address: usize,
+    ) -> (SpanRef, usize) {
         let (magic, bytes) = (u64::from(facts.magic), facts.bytes as usize);
         let Some(span) = central.span_at(address) else {
-            central.die(Misuse::ForeignPointer, address, 0);
+            central.die(central.foreign(address), address, 0);
         };
         if span.class() != class {
             central.die(Misuse::SizeMismatch, address, class_bytes(span));
@@ -256,7 +201,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let address = object.addr();
         match Self::path(layout) {
             // SAFETY: the caller's promise is passed on.
-            Path::Large => unsafe { central.free_large(Self::large_span(central, address)) },
+            Path::Large => unsafe {
+                central.free_large(Self::large_span(central, address), address);
+            },
             Path::Tiny => {
                 let (span, slot) = Self::locate_tiny(central, address);
                 // SAFETY: nobody uses the object (contract), and its span is tiny.
@@ -303,10 +250,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// it. For when memory is short.
     #[cold]
     #[inline(never)]
-    pub(crate) fn reclaim(self) {
+    pub fn reclaim(self) {
         self.drain();
         for (class, bin) in self.state.used_bins() {
-            self.flush_magazines(bin, class);
+            P::Bin::flush(self, class);
+            let bin = bin.spans();
             if let Some(span) = bin.current() {
                 self.retire(bin, span);
                 if span.used() <= most_used(span) {
@@ -330,9 +278,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 }
 
 /// The most used slots with which a full span is worth taking from again: an eighth of the slots is
-/// free, or a magazine full of them, and at least one.
+/// free, or 64 of them, and at least one.
 fn most_used(span: SpanRef) -> usize {
-    span.slots() - (span.slots() / 8).clamp(1, MAGAZINE)
+    span.slots() - (span.slots() / 8).clamp(1, USEFUL_SLOTS)
 }
 
 /// Bytes of the span's size class; 0 if it has none.

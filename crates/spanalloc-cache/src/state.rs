@@ -3,7 +3,7 @@ use core::ptr;
 use spanalloc_central::{Owner, TINY_BYTES};
 use spanalloc_classes::MAX_CLASSES;
 use spanalloc_pages::PageCache;
-use spanalloc_sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::bin::Bin;
 
@@ -64,40 +64,57 @@ impl OpenSlot {
 /// The all-zero state is valid: it is empty, and every use of it comes to a slow path.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub struct CacheState {
+pub struct CacheState<B> {
     pub(crate) owner: Owner,
     pub(crate) open: OpenSlot,
     pub(crate) pages: PageCache,
     /// Bytes of spans in this thread's bins of which no slot is used.
     pub(crate) empty_bytes: AtomicUsize,
+    /// See [`inside`](CacheState::inside).
+    inside: AtomicU8,
     /// One bit for each bin that was ever used by this thread.
     used: [AtomicU64; MAX_CLASSES / 64],
-    bins: [Bin; MAX_CLASSES],
+    bins: [B; MAX_CLASSES],
 }
 
 // SAFETY: the cells are used by the state's thread only (contract of the unsafe methods that reach
 // them); everything that others read is atomic.
-unsafe impl Sync for CacheState {}
+unsafe impl<B: Sync> Sync for CacheState<B> {}
 // SAFETY: as for `Sync`.
-unsafe impl Send for CacheState {}
+unsafe impl<B: Sync> Send for CacheState<B> {}
 
-impl CacheState {
+impl<B: Bin> CacheState<B> {
     /// A state that holds nothing and takes nothing. A thread without a cache may point to one in a
     /// static: the fast paths find it empty and full at once, and write nothing.
     #[must_use]
     pub const fn empty() -> Self {
+        Self::empty_and(0)
+    }
+
+    /// As [`empty`](Self::empty), with a number in [`inside`](Self::inside) that tells it from the
+    /// state of a thread.
+    #[must_use]
+    pub const fn empty_and(inside: u8) -> Self {
         Self {
             owner: Owner::new(),
             open: OpenSlot::new(),
             pages: PageCache::new(),
             empty_bytes: AtomicUsize::new(0),
+            inside: AtomicU8::new(inside),
             used: [const { AtomicU64::new(0) }; MAX_CLASSES / 64],
-            bins: [const { Bin::new() }; MAX_CLASSES],
+            bins: [const { B::EMPTY }; MAX_CLASSES],
         }
     }
 
+    /// A place to note what this thread is doing, for whoever has to keep signal handlers or forks
+    /// out of it. The cache itself neither reads nor writes it; it is 0 in a new state.
     #[inline(always)]
-    pub(crate) fn bin(&self, class: u8) -> &Bin {
+    pub fn inside(&self) -> &AtomicU8 {
+        &self.inside
+    }
+
+    #[inline(always)]
+    pub(crate) fn bin(&self, class: u8) -> &B {
         debug_assert!(usize::from(class) < MAX_CLASSES);
         // SAFETY: classes are below MAX_CLASSES; LARGE never comes here.
         unsafe { self.bins.get_unchecked(usize::from(class)) }
@@ -111,7 +128,7 @@ impl CacheState {
     }
 
     /// The bins in use, so that a cache that ends does not touch the others.
-    pub(crate) fn used_bins(&self) -> impl Iterator<Item = (u8, &Bin)> {
+    pub(crate) fn used_bins(&self) -> impl Iterator<Item = (u8, &B)> {
         (0u8..).zip(&self.bins).filter(|(class, _)| {
             let word = self.used.get(usize::from(*class) / 64);
             word.is_some_and(|word| word.load(Ordering::Relaxed) >> (class % 64) & 1 != 0)
@@ -165,7 +182,7 @@ mod tests {
 
     #[test]
     fn only_bins_in_use_are_visited() {
-        let state = Box::new(CacheState::empty());
+        let state = Box::new(CacheState::<crate::Magazines>::empty());
         assert_eq!(state.used_bins().count(), 0);
         for class in [0, 63, 64, 127] {
             state.set_used(class);

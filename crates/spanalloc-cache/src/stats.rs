@@ -2,6 +2,7 @@ use spanalloc_central::{Central, LARGE, Owner, TINY, TINY_BYTES};
 use spanalloc_classes::{ClassTable, MAX_CLASSES};
 use spanalloc_pages::{PageStats, Pages};
 
+use crate::bin::Bin;
 use crate::cache::{Cache, SHARED};
 use crate::policy::Policy;
 use crate::state::CacheState;
@@ -116,7 +117,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         self.central.for_each_owner(|owner| {
             // SAFETY: every owner registered with these lists begins a `CacheState` (contract of
             // `Cache::new`), and none is ever unmapped.
-            let state = unsafe { owner.cast::<CacheState>().as_ref() };
+            let state = unsafe { owner.cast::<CacheState<P::Bin>>().as_ref() };
             count_cache(&mut snapshot, state);
         });
         snapshot
@@ -150,7 +151,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 }
 
 /// Takes what a cache holds out of what counts as live so far.
-fn count_cache(snapshot: &mut Snapshot, state: &CacheState) {
+fn count_cache<B: Bin>(snapshot: &mut Snapshot, state: &CacheState<B>) {
     snapshot.caches += usize::from(Owner::is_active(&state.owner));
     snapshot.cached_pages += state.pages.free_pages();
     for (class, bin) in state.used_bins() {

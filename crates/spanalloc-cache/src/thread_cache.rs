@@ -17,7 +17,7 @@ use crate::stats::Snapshot;
 pub struct ThreadCache<C: Central, P: Policy = Fast> {
     central: C,
     /// Null until the first use, so that making a cache cannot fail.
-    state: Option<NonNull<CacheState>>,
+    state: Option<NonNull<CacheState<P::Bin>>>,
     policy: PhantomData<fn() -> P>,
 }
 

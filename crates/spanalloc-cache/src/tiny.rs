@@ -9,6 +9,7 @@ use spanalloc_central::{Central, SpanRef, TINY_BYTES, TinyDrop};
 use spanalloc_os::Misuse;
 use spanalloc_sync::atomic::Ordering;
 
+use crate::bin::Keep;
 use crate::cache::{Cache, SHARED};
 use crate::policy::Policy;
 use crate::small::class_bytes;
@@ -103,7 +104,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// The span and the slot of a tiny object; ends the process if there is none.
     pub(crate) fn locate_tiny(central: &C, address: usize) -> (SpanRef, usize) {
         let Some(span) = central.span_at(address) else {
-            central.die(Misuse::ForeignPointer, address, 0);
+            central.die(central.foreign(address), address, 0);
         };
         if span.class() != SHARED {
             central.die(Misuse::SizeMismatch, address, class_bytes(span));
@@ -116,8 +117,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let slot = core::ptr::with_exposed_provenance_mut(span.address_of(index));
         // SAFETY: this thread uses the state and owns the span; nobody uses the slot.
         unsafe {
-            if !self.state.bin(SHARED).push(slot) {
-                self.free_small_slow(SHARED, slot);
+            if !P::Bin::push(self, SHARED, slot) {
+                P::Bin::push_slow(self, SHARED, slot);
             }
         }
     }

@@ -12,7 +12,7 @@ mod common;
 
 use common::{PackAll, PackNone, replay};
 use proptest::prelude::*;
-use spanalloc_cache::{Fast, Policy};
+use spanalloc_cache::{Checked, Fast, Policy};
 use spanalloc_classes::{ClassTable, Go67, Rule, SizeClasses};
 use spanalloc_os::Mmap;
 use spanalloc_testkit::{Mix, Operation, Returning, Summary, operations};
@@ -61,6 +61,11 @@ proptest! {
     }
 
     #[test]
+    fn checked(operations in operations(Mix::new(), 1..200)) {
+        check::<Go67, Checked>(&operations)?;
+    }
+
+    #[test]
     fn packing_all_of_16_bytes(operations in operations(Mix::new().max_size(40_000), 1..200)) {
         check::<Go67, PackAll>(&operations)?;
     }
@@ -78,6 +83,7 @@ proptest! {
     fn tables_of_users(operations in operations(Mix::new(), 1..150)) {
         check::<Sparse, PackAll>(&operations)?;
         check::<Powers, PackNone>(&operations)?;
+        check::<Powers, Checked>(&operations)?;
     }
 
     #[test]

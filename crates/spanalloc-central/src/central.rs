@@ -57,11 +57,33 @@ pub unsafe trait Central {
     /// A span that is one object of `pages` pages, aligned to `align_pages` pages.
     fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef>;
 
-    /// Frees a large object; ends the process if it is free already.
+    /// As [`deliver`](Self::deliver), but takes no lock: a span without an owner waits for
+    /// [`catch_up`](Self::catch_up).
+    ///
+    /// # Safety
+    /// As for [`deliver`](Self::deliver).
+    unsafe fn deliver_or_defer(&self, span: SpanRef);
+
+    /// Leaves a span to the next [`catch_up`](Self::catch_up). Takes no lock.
+    ///
+    /// # Safety
+    /// The caller holds the span's token, or it is large and [ended](SpanRef::end_large).
+    unsafe fn defer(&self, span: SpanRef);
+
+    /// Does what was deferred.
+    fn catch_up(&self);
+
+    /// Frees the large object at `address`; ends the process if it is free already.
     ///
     /// # Safety
     /// The span is large, and nobody uses the object.
-    unsafe fn free_large(&self, span: SpanRef);
+    unsafe fn free_large(&self, span: SpanRef, address: usize);
+
+    /// Gives the pages of a large object back that is [ended](SpanRef::end_large).
+    ///
+    /// # Safety
+    /// The caller ended the object.
+    unsafe fn discard_large(&self, span: SpanRef);
 
     /// Changes the size of a large object in place, if the pages behind it allow and `pages` is not
     /// 0. Returns whether the pages that were added are known to be zero.
@@ -92,6 +114,16 @@ pub unsafe trait Central {
 
     /// Calls `visit` with every span in use. Exact while no other thread is inside.
     fn for_each_span(&self, visit: impl FnMut(SpanRef));
+
+    /// What it is to free an address that no span has: that of an object in pages that went back to
+    /// the heap, or of nothing that this allocator knows.
+    fn foreign(&self, address: usize) -> Misuse {
+        if self.heap().was_handed_out(address) {
+            Misuse::DoubleFree
+        } else {
+            Misuse::ForeignPointer
+        }
+    }
 
     /// Ends the process because the program misused the allocator.
     fn die(&self, misuse: Misuse, address: usize, class_bytes: usize) -> !;
@@ -134,9 +166,29 @@ unsafe impl<C: Central> Central for &C {
         (**self).alloc_large(pages, align_pages)
     }
 
-    unsafe fn free_large(&self, span: SpanRef) {
+    unsafe fn deliver_or_defer(&self, span: SpanRef) {
         // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).free_large(span) }
+        unsafe { (**self).deliver_or_defer(span) }
+    }
+
+    unsafe fn defer(&self, span: SpanRef) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).defer(span) }
+    }
+
+    #[inline(always)]
+    fn catch_up(&self) {
+        (**self).catch_up();
+    }
+
+    unsafe fn free_large(&self, span: SpanRef, address: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).free_large(span, address) }
+    }
+
+    unsafe fn discard_large(&self, span: SpanRef) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).discard_large(span) }
     }
 
     unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool> {

@@ -105,6 +105,21 @@ impl<S> Default for Ownership<S> {
     }
 }
 
+/// Brings the token of `span` to its owner; false if it has none, or one that is leaving, and the
+/// token stays with the caller. Takes no lock.
+///
+/// # Safety
+/// The caller holds the token, and every queue that ever owned the span is still mapped.
+#[inline]
+pub unsafe fn push_to_owner<S: Owned>(span: NonNull<S>) -> bool {
+    // SAFETY: the caller passes a span; the token keeps it from being reused.
+    let ownership = unsafe { S::ownership(span) };
+    // Acquire pairs with the Release in `claim` and `disclaim`.
+    let seen = ownership.0.load(Ordering::Acquire);
+    // SAFETY: the token gives the right to the link; a queue, once an owner, stays mapped for ever.
+    !seen.is_null() && unsafe { (*seen).push(span) }.is_ok()
+}
+
 /// Brings the token of `span` to its owner, or calls `fold` under the lock if it has none.
 ///
 /// # Safety
@@ -116,15 +131,13 @@ pub unsafe fn deliver<S: Owned, L, W: Wait, const RANK: u8>(
     lock: &Lock<L, W, RANK>,
     fold: impl FnOnce(&mut L, NonNull<S>),
 ) {
-    // SAFETY: the caller passes a span; the token keeps it from being reused.
-    let ownership = unsafe { S::ownership(span) };
-    // Acquire pairs with the Release in `claim` and `disclaim`.
-    let seen = ownership.0.load(Ordering::Acquire);
-    // SAFETY: the token gives the right to the link; a queue, once an owner, stays mapped for ever.
-    if !seen.is_null() && unsafe { (*seen).push(span) }.is_ok() {
+    // SAFETY: the caller's promise is passed on.
+    if unsafe { push_to_owner(span) } {
         return;
     }
     let mut guard = lock.lock();
+    // SAFETY: the caller passes a span; the token keeps it from being reused.
+    let ownership = unsafe { S::ownership(span) };
     // The owner changes only under the lock, which is now held.
     let owner = ownership.0.load(Ordering::Relaxed);
     if owner.is_null() || fault::seeded(Fault::LateFreeDropsRecheck) {

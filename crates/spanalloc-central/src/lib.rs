@@ -13,6 +13,7 @@ pub mod remote;
 mod span;
 mod span_list;
 mod span_remote;
+mod span_words;
 #[cfg(test)]
 mod testing;
 
@@ -23,3 +24,4 @@ pub use queue::Queue;
 pub use span::{LARGE, Place, Put, Span, SpanRef, TINY, TINY_BYTES, Taken, descriptor_bytes};
 pub use span_list::SpanList;
 pub use span_remote::TinyDrop;
+pub use span_words::{Reserve, Reserved};

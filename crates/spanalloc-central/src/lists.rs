@@ -6,11 +6,12 @@ use core::ptr::{self, NonNull};
 use spanalloc_classes::{Class, ClassTable, MAX_CLASSES, MAX_SLOTS};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, PageCache, Pages, Pool};
+use spanalloc_sync::atomic::Ordering;
 use spanalloc_sync::fault::{self, Fault};
 use spanalloc_sync::{Lock, Padded, Wait, rank};
 
 use crate::central::Central;
-use crate::handover::deliver;
+use crate::handover::{deliver, push_to_owner};
 use crate::owner::{Owner, Register};
 use crate::queue::Queue;
 use crate::span::{LARGE, Place, Span, SpanRef, TINY, TINY_BYTES, descriptor_bytes};
@@ -91,6 +92,8 @@ pub struct CentralLists<T, H: Pages> {
     descriptors: [Descriptors<H::Wait>; POOL_WORDS.len()],
     tiny_descriptors: Descriptors<H::Wait>,
     owners: Register<H::Wait>,
+    /// Spans that were left to be delivered or discarded later.
+    deferred: Queue<Span>,
     table: PhantomData<fn() -> T>,
 }
 
@@ -116,6 +119,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
             ],
             tiny_descriptors: Descriptors::new((tiny.span_slots as usize).div_ceil(64), true),
             owners: Register::new(),
+            deferred: Queue::new(),
             table: PhantomData,
         }
     }
@@ -157,11 +161,23 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         }
     }
 
+    /// Ends the process if another thread freed a slot of a span in which no slot is used.
+    fn assert_unmarked(&self, span: SpanRef) {
+        let words = span.remote_words();
+        if let Some(word) = words.iter().position(|word| word.load(Ordering::Relaxed) != 0) {
+            let slot = if span.class() == TINY { word * 8 } else { word * 64 };
+            self.die(Misuse::DoubleFree, span.address_of(slot), span.bytes());
+        }
+    }
+
     /// Gives the pages of a span without used slots to `cache` or to the heap, and its descriptor
     /// to the pool.
     fn discard(&self, span: SpanRef, cache: Option<&PageCache>) {
         let (base, pages) = (span.base(), span.pages());
         let descriptors = self.descriptors(span.class(), span.slots());
+        if span.class() != LARGE {
+            self.assert_unmarked(span);
+        }
         span.set_place(Place::Pool);
         // SAFETY: no slot is used, so nobody uses the pages, and this thread is the holder.
         let freed = unsafe {
@@ -176,6 +192,24 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         }
         // SAFETY: the descriptor came from this pool, and no freer is left in it (`remote`).
         unsafe { descriptors.pool.put(span.as_ptr()) };
+    }
+}
+
+impl<T: ClassTable, H: Pages> CentralLists<T, H> {
+    #[cold]
+    #[inline(never)]
+    fn catch_up_slow(&self) {
+        for descriptor in self.deferred.drain() {
+            // SAFETY: only spans are deferred: ended large ones, and others with their token.
+            unsafe {
+                let span = SpanRef::from_descriptor(descriptor);
+                if span.class() == LARGE {
+                    self.discard(span, None);
+                } else {
+                    self.deliver(span);
+                }
+            }
+        }
     }
 }
 
@@ -248,6 +282,10 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         unsafe {
             deliver(span.as_ptr(), self.class(span.class()), |lists, span| {
                 let span = SpanRef::from_descriptor(span);
+                // A span that is on no list has no slot that anybody could free.
+                if !matches!(span.place(), Place::Partial | Place::Full) {
+                    self.die(Misuse::DoubleFree, span.base(), span.bytes());
+                }
                 lists.remove(span);
                 self.fold(span);
                 self.settle(lists, span);
@@ -274,10 +312,36 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         }
     }
 
-    unsafe fn free_large(&self, span: SpanRef) {
-        if !span.end_large() {
-            self.die(Misuse::DoubleFree, span.base(), 0);
+    unsafe fn deliver_or_defer(&self, span: SpanRef) {
+        // SAFETY: the caller holds the token, which comes back with the refusal.
+        unsafe {
+            if !push_to_owner(span.as_ptr()) {
+                self.defer(span);
+            }
         }
+    }
+
+    unsafe fn defer(&self, span: SpanRef) {
+        // SAFETY: the token, or a large object that has ended, gives the right to the link; this
+        // queue is never closed.
+        let _ = unsafe { self.deferred.push(span.as_ptr()) };
+    }
+
+    #[inline(always)]
+    fn catch_up(&self) {
+        if !self.deferred.is_empty() {
+            self.catch_up_slow();
+        }
+    }
+
+    unsafe fn free_large(&self, span: SpanRef, address: usize) {
+        if !span.end_large(address) {
+            self.die(Misuse::DoubleFree, address, 0);
+        }
+        self.discard(span, None);
+    }
+
+    unsafe fn discard_large(&self, span: SpanRef) {
         self.discard(span, None);
     }
 

@@ -216,6 +216,18 @@ impl SpanRef {
         unsafe { self.0.cast::<u8>().add(FREE_OFFSET).cast::<AtomicU64>().add(word).as_ref() }
     }
 
+    /// One of the remote words.
+    ///
+    /// # Safety
+    /// The span is not tiny, and `word` is below [`words`](Self::words).
+    #[inline(always)]
+    pub(crate) unsafe fn remote_word<'a>(self, word: usize) -> &'a AtomicU64 {
+        debug_assert!(word < self.words());
+        let first = remote_offset(self.words());
+        // SAFETY: the descriptor has this word there (`descriptor_bytes`), for ever.
+        unsafe { self.0.cast::<u8>().add(first).cast::<AtomicU64>().add(word).as_ref() }
+    }
+
     #[inline]
     pub(crate) fn remote_words<'a>(self) -> &'a [AtomicU64] {
         let words = self.words();
@@ -306,6 +318,23 @@ impl SpanRef {
         self.head().notify.store(used as u16, Ordering::Relaxed);
     }
 
+    /// Sets the number of used slots. Holder only.
+    #[inline]
+    pub(crate) fn set_used(self, used: usize) {
+        self.head().used.store(used as u16, Ordering::Relaxed);
+    }
+
+    /// No slot from this one on was ever handed out, nor taken to be handed out.
+    #[inline]
+    pub fn handed_out_below(self) -> usize {
+        self.head().fresh.load(Ordering::Relaxed).into()
+    }
+
+    #[inline]
+    pub(crate) fn set_handed_out_below(self, slot: usize) {
+        self.head().fresh.store(slot as u16, Ordering::Relaxed);
+    }
+
     /// Whether every byte of the span was zero when it was cut.
     #[inline]
     pub fn zeroed(self) -> bool {
@@ -376,10 +405,13 @@ impl SpanRef {
         self.head().pages.store(pages as u32, Ordering::Relaxed);
     }
 
-    /// Whether this was a live large object; it no longer is.
-    pub fn end_large(self) -> bool {
-        // Relaxed: the exchange alone decides which of two racing frees is the second.
-        self.class() == LARGE && self.head().used.swap(0, Ordering::Relaxed) == 1
+    /// Whether this was the live large object at `address`; it no longer is.
+    pub fn end_large(self, address: usize) -> bool {
+        // Relaxed: the exchange alone decides which of two racing frees is the second. If the first
+        // one has come so far that the descriptor is another object's, the address tells.
+        self.class() == LARGE
+            && self.head().used.swap(0, Ordering::Relaxed) == 1
+            && self.base() == address
     }
 
     /// The slot that `address` lies in. The address is inside the span.

@@ -442,7 +442,7 @@ impl<'a> Run<'a> {
         self.check_large(span);
         let base = span.base();
         // SAFETY: the object is the test's.
-        unsafe { self.lists.free_large(span) };
+        unsafe { self.lists.free_large(span, span.base()) };
         assert_eq!(self.lists.span_at(base), None);
     }
 

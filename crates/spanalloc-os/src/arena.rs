@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use crate::{Geometry, OsError, OsSource, Purpose, Request};
+use crate::{Geometry, OsError, OsSource, Purpose, Request, checked_round_up};
 
 /// The smallest part of an arena that is tried before exactly what is needed.
 const SMALLEST_PART: usize = 4 << 20;
@@ -36,7 +36,7 @@ pub fn reserve_arena<G: Geometry, O: OsSource>(
 ) -> Result<ArenaRange, OsError> {
     let bad_size = OsError::BadSize { bytes: need_bytes };
     let grain = os.page_bytes().max(HEAP_PAGE_BYTES);
-    let least = need_bytes.checked_next_multiple_of(grain).ok_or(bad_size)?;
+    let least = checked_round_up(need_bytes, grain).ok_or(bad_size)?;
     if need_bytes == 0 || least > isize::MAX as usize {
         return Err(bad_size);
     }

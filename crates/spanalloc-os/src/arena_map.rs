@@ -8,7 +8,7 @@ use spanalloc_sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use crate::geometry::is_exact;
 use crate::window::Window;
-use crate::{Geometry, OsError, OsSource, Purpose, Request};
+use crate::{Geometry, OsError, OsSource, Purpose, Request, round_down, round_up};
 
 /// Tables a map can have: the most first-level entries any geometry needs.
 const MAX_TABLES: usize = 64;
@@ -156,13 +156,12 @@ impl<G: Geometry, T> ArenaMap<G, T> {
 
         // The window in bytes from the start of the table, whole OS pages.
         let page = os.page_bytes();
-        let wanted = position * Self::ENTRY_BYTES / page * page;
+        let wanted = round_down(position * Self::ENTRY_BYTES, page);
         let (old_lo, old_hi) = match table.window.bounds() {
             (0, 0) => (wanted, wanted),
-            (lo, hi) => (
-                (lo - first) * Self::ENTRY_BYTES,
-                ((hi - first) * Self::ENTRY_BYTES).next_multiple_of(page),
-            ),
+            (lo, hi) => {
+                ((lo - first) * Self::ENTRY_BYTES, round_up((hi - first) * Self::ENTRY_BYTES, page))
+            }
         };
         // The page wanted is below the window or above it, so only one of the two gaps is open.
         let (lo, hi) = (old_lo.min(wanted), old_hi.max(wanted + page));
@@ -190,13 +189,13 @@ impl<G: Geometry, T> ArenaMap<G, T> {
         index: usize,
     ) -> Result<(), OsError> {
         let page = os.page_bytes();
-        let mut bytes = (G::L2_ENTRIES * Self::ENTRY_BYTES).next_multiple_of(page);
+        let mut bytes = round_up(G::L2_ENTRIES * Self::ENTRY_BYTES, page);
         let start = loop {
             let request = Request { bytes, align: page, hint: 0, purpose: Purpose::Metadata };
             match os.reserve(request) {
                 Ok(start) => break start,
                 Err(error) if bytes <= page => return Err(error),
-                Err(_) => bytes = (bytes / SHRINK).next_multiple_of(page),
+                Err(_) => bytes = round_up(bytes / SHRINK, page),
             }
         };
         let entries = (bytes / Self::ENTRY_BYTES).min(G::L2_ENTRIES);

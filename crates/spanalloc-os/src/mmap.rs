@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use spanalloc_sync::atomic::{AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::last_words::end_process;
 use crate::system;
@@ -24,18 +24,23 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// `vm.overcommit_memory=2` it therefore stays charged. If a mapping was made too long in order to
 /// align it and the system refuses to trim it, the rest stays reserved and unused.
 ///
+/// A program that wants all its future memory locked gets that of what is committed: reserved space is
+/// unlocked again, and locked as it becomes Ready.
+///
 /// On Linux the mappings are called `spanalloc arena` and `spanalloc metadata` in
 /// `/proc/self/maps`, if the kernel knows names. No verb changes `errno`.
 #[derive(Debug)]
 pub struct Mmap {
     /// The size of a page, 0 before somebody asked. Whoever finds 0 stores the same number.
     page_bytes: AtomicUsize,
+    /// Whether the program wants all its memory locked, as of the last reservation.
+    locks: AtomicBool,
 }
 
 impl Mmap {
     /// The system as it is.
     pub const fn new() -> Self {
-        Self { page_bytes: AtomicUsize::new(0) }
+        Self { page_bytes: AtomicUsize::new(0), locks: AtomicBool::new(false) }
     }
 
     #[cold]
@@ -109,12 +114,17 @@ unsafe impl OsSource for Mmap {
             Purpose::Metadata => c"spanalloc metadata",
         };
         system::name(at, bytes, name);
+        if system::is_locked(at, page) {
+            system::unlock(at, bytes);
+            self.locks.store(true, Ordering::Relaxed);
+        }
         Ok(at)
     }
 
     unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the pages are ours, by the caller's promise.
-        let done = unsafe { system::allow(at, bytes) };
+        let done = unsafe { system::allow(at, bytes) }
+            && (!self.locks.load(Ordering::Relaxed) || system::lock(at, bytes));
         if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
     }
 
@@ -128,6 +138,9 @@ unsafe impl OsSource for Mmap {
         }
         // SAFETY: as above.
         let done = unsafe { system::map_again(at, bytes) };
+        if done && self.locks.load(Ordering::Relaxed) {
+            system::unlock(at, bytes);
+        }
         if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
     }
 

@@ -43,10 +43,10 @@ impl Report {
         line.push(b"spanalloc: ");
         line.push(self.misuse.words().as_bytes());
         line.push(b" 0x");
-        line.push_number(self.address, 16);
+        line.push_number::<16>(self.address);
         if self.class_bytes != 0 {
             line.push(b" (class ");
-            line.push_number(self.class_bytes, 10);
+            line.push_number::<10>(self.class_bytes);
             line.push(b")");
         }
         line.push(b"\n");
@@ -84,18 +84,21 @@ impl ReportLine {
         }
     }
 
-    /// Appends `number` in `base` (2 to 16) without leading zeroes.
-    fn push_number(&mut self, number: usize, base: usize) {
-        let mut unit = 1;
-        while number / unit >= base {
-            unit *= base;
-        }
-        while unit > 0 {
-            if let Some(digit) = DIGITS.get(number / unit % base) {
-                self.push(&[*digit]);
+    /// Appends `number` in `BASE` (10 or 16) without leading zeroes.
+    fn push_number<const BASE: usize>(&mut self, number: usize) {
+        // The last digit first, from the end of the most digits there can be.
+        let mut digits = [0; 20];
+        let mut first = digits.len();
+        let mut rest = number;
+        for place in digits.iter_mut().rev() {
+            *place = DIGITS.get(rest % BASE).copied().unwrap_or_default();
+            first -= 1;
+            rest /= BASE;
+            if rest == 0 {
+                break;
             }
-            unit /= base;
         }
+        self.push(digits.get(first..).unwrap_or_default());
     }
 }
 

@@ -141,6 +141,32 @@ pub(crate) unsafe fn discard(at: NonNull<u8>, bytes: usize) -> bool {
     errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })
 }
 
+/// Whether pages that may not be touched yet are locked in memory all the same, because the program
+/// wants that of all its memory (`man 2 mlockall`, MCL_FUTURE). Linux discards nothing that is locked.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_locked(at: NonNull<u8>, page: usize) -> bool {
+    // SAFETY: the page was mapped just now and has no contents.
+    !unsafe { discard(at, page) }
+}
+
+/// Locked memory is not treated apart here.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn is_locked(_at: NonNull<u8>, _page: usize) -> bool {
+    false
+}
+
+/// Locks pages in memory, and fills them in.
+pub(crate) fn lock(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: locking changes no contents; the C library's function is the system call.
+    errno::keep(|| unsafe { libc::mlock(at.as_ptr().cast(), bytes) == 0 })
+}
+
+/// Takes the lock off pages.
+pub(crate) fn unlock(at: NonNull<u8>, bytes: usize) {
+    // SAFETY: as in `lock`.
+    errno::keep(|| unsafe { libc::munlock(at.as_ptr().cast(), bytes) });
+}
+
 /// Unmaps pages.
 ///
 /// # Safety
@@ -170,8 +196,12 @@ pub(crate) fn name(at: NonNull<u8>, bytes: usize, name: &CStr) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn name(_at: NonNull<u8>, _bytes: usize, _name: &CStr) {}
 
+/// How long a reader of standard error may take to make room, in milliseconds.
+const PATIENCE: c_int = 1000;
+
 /// Writes `text` to standard error as far as that is possible. A closed pipe there does not end the
-/// process with SIGPIPE: its end is to be the abort that follows.
+/// process with SIGPIPE, and a full one that nobody reads does not stop it: its end is to be the
+/// abort that follows.
 pub(crate) fn write_error(text: &[u8]) {
     // SAFETY: an all-zero set is a valid place for a set, and the calls fill it in before it is
     // used; blocking a signal in this thread is undone by the end of the process.
@@ -183,6 +213,11 @@ pub(crate) fn write_error(text: &[u8]) {
     }
     let mut rest = text;
     while !rest.is_empty() {
+        let mut room = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one entry, valid for writing.
+        if unsafe { libc::poll(&raw mut room, 1, PATIENCE) } == 0 {
+            return;
+        }
         // SAFETY: `rest` is readable.
         let written = unsafe { write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };
         match usize::try_from(written) {

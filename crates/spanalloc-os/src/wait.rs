@@ -64,6 +64,10 @@ pub struct YieldThread;
 #[cfg(all(not(any(target_os = "linux", target_os = "android")), not(loom)))]
 unsafe impl spanalloc_sync::Wait for YieldThread {
     fn wait(_word: &spanalloc_sync::atomic::AtomicU32, _expected: u32) {
+        #[cfg(unix)]
+        // SAFETY: asks the system to run somebody else.
+        crate::errno::keep(|| unsafe { libc::sched_yield() });
+        #[cfg(not(unix))]
         std::thread::yield_now();
     }
 

@@ -1,5 +1,5 @@
 //! A misuse ends the process with one line and SIGABRT, whatever standard error is.
-#![cfg(all(feature = "mmap", unix, not(loom)))]
+#![cfg(all(feature = "portable", unix, not(loom)))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

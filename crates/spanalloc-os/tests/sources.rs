@@ -1,5 +1,5 @@
 //! Every source and adapter against one naive model: what state each page is in.
-#![cfg(all(feature = "mmap", not(loom)))]
+#![cfg(all(feature = "portable", not(loom)))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

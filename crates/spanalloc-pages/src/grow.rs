@@ -1,6 +1,8 @@
 use core::ptr::NonNull;
 
-use spanalloc_os::{ArenaRange, Geometry, OsSource, Purpose, Request, reserve_arena};
+use spanalloc_os::{
+    ArenaRange, Geometry, OsSource, Purpose, Request, checked_round_up, reserve_arena, round_down,
+};
 
 use crate::bitmap::CHUNK_PAGE_BITS;
 use crate::chunk::segments;
@@ -46,7 +48,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     fn reserve_less(&self, refused: usize, need: usize) -> Option<ArenaRange> {
         let os = self.heap.os();
         let grain = os.page_bytes().max(PAGE_BYTES);
-        let bytes = (refused / 2 / grain * grain).max(need.checked_next_multiple_of(grain)?);
+        let bytes = round_down(refused / 2, grain).max(checked_round_up(need, grain)?);
         if bytes >= refused {
             return None;
         }

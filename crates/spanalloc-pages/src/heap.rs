@@ -184,6 +184,10 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         entry.load(Ordering::Acquire)
     }
 
+    fn was_handed_out(&self, address: usize) -> bool {
+        self.hold().was_handed_out(page_of(address))
+    }
+
     fn metadata(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.metadata.alloc(&self.os, layout).or_else(|| self.metadata_from_pages(layout))
     }

@@ -158,7 +158,8 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         // A run that much longer has an aligned part that is long enough; the rest stays free.
         let around = pages.checked_add(align - 1)?;
         let found = self.find_or_grow(around)?;
-        let page = found.checked_next_multiple_of(align as u64)?;
+        let below = align as u64 - 1;
+        let page = found.checked_add(below)? & !below;
         self.take(page, pages)
     }
 
@@ -183,6 +184,14 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         segments(page, pages as u64).all(|segment| {
             self.chunk(segment.chunk)
                 .is_some_and(|chunk| chunk.free.all(segment.from, segment.count))
+        })
+    }
+
+    /// Whether a page is ours and not one that nobody had since its memory became Ready.
+    pub(crate) fn was_handed_out(&mut self, page: u64) -> bool {
+        let at = page as usize % CHUNK_PAGES;
+        self.chunk(page >> CHUNK_PAGE_BITS).is_some_and(|chunk| {
+            chunk.ours.all(at, 1) && !(chunk.free.all(at, 1) && chunk.zero.all(at, 1))
         })
     }
 
@@ -276,7 +285,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         let end = page + pages as u64;
         [COMMIT_PAGES.max(os_page), os_page]
             .into_iter()
-            .any(|step| self.commit_range(page & !(step - 1), end.next_multiple_of(step)))
+            .any(|step| self.commit_range(page & !(step - 1), (end + step - 1) & !(step - 1)))
     }
 
     /// Commits every page of `low .. high` that is ours and not Ready.

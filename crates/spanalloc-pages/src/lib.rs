@@ -14,8 +14,10 @@ mod release;
 mod slot;
 mod summary;
 mod tree;
+mod walk;
 
 pub use heap::PageHeap;
 pub use page_cache::PageCache;
 pub use pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
 pub use pool::{Pool, Pooled};
+pub use walk::PageState;

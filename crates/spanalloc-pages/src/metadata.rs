@@ -4,7 +4,7 @@
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use spanalloc_os::{OsSource, Purpose, Request};
+use spanalloc_os::{OsSource, Purpose, Request, checked_round_up, round_up};
 use spanalloc_sync::{Lock, LockGuard, Wait, rank};
 
 /// Bytes of the first reservation; each following one is twice the one before.
@@ -63,7 +63,7 @@ impl Region {
     /// Where an object of `layout` fits.
     fn place(&self, layout: Layout) -> Option<usize> {
         let at = self.start.addr().checked_add(self.used)?;
-        let offset = at.checked_next_multiple_of(layout.align())? - self.start.addr();
+        let offset = checked_round_up(at, layout.align())? - self.start.addr();
         (offset.checked_add(layout.size())? <= self.limit && !self.start.is_null())
             .then_some(offset)
     }
@@ -81,8 +81,8 @@ impl Region {
         if end > self.ready {
             // A whole step if the system gives it, else just what is needed.
             let page = os.page_bytes();
-            let step = end.next_multiple_of(STEP_BYTES.max(page)).min(self.limit);
-            let least = end.next_multiple_of(page).min(self.limit);
+            let step = round_up(end, STEP_BYTES.max(page)).min(self.limit);
+            let least = round_up(end, page).min(self.limit);
             let ready = [step, least].into_iter().find(|ready| {
                 let Some(at) = NonNull::new(self.start.wrapping_add(self.ready)) else {
                     return false;
@@ -166,17 +166,17 @@ impl State {
         let page = os.page_bytes();
         // A reservation is aligned to a page; more takes space to move in.
         let slack = if layout.align() > page { layout.align() } else { 0 };
-        let need = layout.size().max(1).checked_add(slack)?.checked_next_multiple_of(page)?;
+        let need = checked_round_up(layout.size().max(1).checked_add(slack)?, page)?;
         let guards = 2 * page;
         let least = if need >= GUARDED_PAGES * page { need.checked_add(guards)? } else { need };
         let mut bytes = self.next_bytes.max(need.checked_add(guards)?);
-        bytes = bytes.checked_next_multiple_of(page)?;
+        bytes = checked_round_up(bytes, page)?;
         let start = loop {
             let request = Request { bytes, align: page, hint: 0, purpose: Purpose::Metadata };
             match os.reserve(request) {
                 Ok(start) => break start,
                 Err(_) if bytes <= least => return None,
-                Err(_) => bytes = (bytes / 2).next_multiple_of(page).max(least),
+                Err(_) => bytes = round_up(bytes / 2, page).max(least),
             }
         };
         let guard = if bytes >= GUARDED_PAGES * page && bytes - guards >= need { page } else { 0 };

@@ -137,6 +137,13 @@ pub unsafe trait Pages {
     /// of which nothing was set. Takes no lock.
     fn span_of(&self, address: usize) -> *mut ();
 
+    /// Whether `address` lies in a page of this heap that was handed out before, be it free now or
+    /// not: what tells an address that is no more an object's from one that never was. For the last
+    /// words of a process; takes the heap's lock. A heap that does not know says no.
+    fn was_handed_out(&self, _address: usize) -> bool {
+        false
+    }
+
     /// Zeroed memory for the allocator's own tables, which is never given back.
     fn metadata(&self, layout: Layout) -> Option<NonNull<u8>>;
 
@@ -200,6 +207,10 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     #[inline(always)]
     fn span_of(&self, address: usize) -> *mut () {
         (**self).span_of(address)
+    }
+
+    fn was_handed_out(&self, address: usize) -> bool {
+        (**self).was_handed_out(address)
     }
 
     #[inline]

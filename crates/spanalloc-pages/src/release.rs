@@ -1,6 +1,6 @@
 use core::ptr::NonNull;
 
-use spanalloc_os::{Geometry, OsSource};
+use spanalloc_os::{Geometry, OsSource, round_down};
 
 use crate::bitmap::{Bits, CHUNK_PAGE_BITS, CHUNK_PAGES};
 use crate::heap::PageHeap;
@@ -67,7 +67,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         os_pages: usize,
         max_pages: usize,
     ) -> Option<(u64, usize)> {
-        let whole = max_pages / os_pages * os_pages;
+        let whole = round_down(max_pages, os_pages);
         if whole == 0 {
             return None;
         }
@@ -110,7 +110,7 @@ fn last_run(
     longest: usize,
 ) -> Option<(usize, usize)> {
     let good = |at: usize| candidates.all(at, group) && dirty.any(at, group);
-    let mut high = end / group * group;
+    let mut high = round_down(end, group);
     while high > 0 && !good(high - group) {
         high -= group;
     }

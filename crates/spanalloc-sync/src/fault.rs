@@ -37,6 +37,8 @@ pub enum Fault {
     PublishRelaxed,
     /// A late remote free does not look at the owner again under the central lock.
     LateFreeDropsRecheck,
+    /// Slots are reserved without a look for marks of other threads.
+    ReserveDropsCheck,
     /// A span is handed over to central without a look for a token that waits with it.
     GiveForgetsToken,
 }

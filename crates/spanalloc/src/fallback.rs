@@ -4,7 +4,8 @@
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use crate::heap::FALLBACK;
+use crate::global::Spanalloc;
+use crate::program::Program;
 
 fn raw(object: Option<NonNull<u8>>) -> *mut u8 {
     object.map_or(ptr::null_mut(), NonNull::as_ptr)
@@ -13,13 +14,13 @@ fn raw(object: Option<NonNull<u8>>) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub(crate) fn alloc_slow(layout: Layout) -> *mut u8 {
-    raw(FALLBACK.lock().alloc(layout))
+    raw(Spanalloc::fallback().lock().alloc(layout))
 }
 
 #[cold]
 #[inline(never)]
 pub(crate) fn alloc_zeroed_slow(layout: Layout) -> *mut u8 {
-    raw(FALLBACK.lock().alloc_zeroed(layout))
+    raw(Spanalloc::fallback().lock().alloc_zeroed(layout))
 }
 
 /// # Safety
@@ -31,5 +32,5 @@ pub(crate) unsafe fn realloc_slow(object: *mut u8, layout: Layout, new_size: usi
         return ptr::null_mut();
     };
     // SAFETY: the caller's promise is passed on; all caches are over the same lists.
-    raw(unsafe { FALLBACK.lock().realloc(object, layout, new_size) })
+    raw(unsafe { Spanalloc::fallback().lock().realloc(object, layout, new_size) })
 }

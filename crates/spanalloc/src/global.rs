@@ -1,7 +1,8 @@
 use core::alloc::{GlobalAlloc, Layout};
 
-use crate::heap::{CENTRAL, Cache};
-use crate::{fallback, thread};
+use crate::fallback;
+use crate::program::{CacheOf, Program};
+use crate::thread;
 
 /// spanalloc as the allocator of a Rust program.
 ///
@@ -25,7 +26,7 @@ pub struct Spanalloc;
 unsafe impl GlobalAlloc for Spanalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match thread::slot().try_alloc(layout) {
+        match thread::slot::<Self>().try_alloc(layout) {
             Some(object) => object,
             None => alloc_any(layout),
         }
@@ -35,7 +36,7 @@ unsafe impl GlobalAlloc for Spanalloc {
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise is passed on.
         unsafe {
-            if !thread::slot().try_free(object, layout) {
+            if !thread::slot::<Self>().try_free(object, layout) {
                 free_any(object, layout);
             }
         }
@@ -43,7 +44,7 @@ unsafe impl GlobalAlloc for Spanalloc {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        match thread::cache() {
+        match thread::cache::<Self>() {
             Some(cache) => cache.alloc_zeroed(layout),
             None => fallback::alloc_zeroed_slow(layout),
         }
@@ -53,7 +54,7 @@ unsafe impl GlobalAlloc for Spanalloc {
     unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promise is passed on.
         unsafe {
-            match thread::cache() {
+            match thread::cache::<Self>() {
                 Some(cache) => cache.realloc(object, layout, new_size),
                 None => fallback::realloc_slow(object, layout, new_size),
             }
@@ -63,7 +64,7 @@ unsafe impl GlobalAlloc for Spanalloc {
 
 #[inline(never)]
 fn alloc_any(layout: Layout) -> *mut u8 {
-    match thread::slot().try_alloc_any(layout) {
+    match thread::slot::<Spanalloc>().try_alloc_any(layout) {
         Some(object) => object,
         None => alloc_slow(layout),
     }
@@ -75,7 +76,7 @@ fn alloc_any(layout: Layout) -> *mut u8 {
 unsafe fn free_any(object: *mut u8, layout: Layout) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        if !thread::slot().try_free_any(object, layout) {
+        if !thread::slot::<Spanalloc>().try_free_any(object, layout) {
             free_slow(object, layout);
         }
     }
@@ -84,7 +85,7 @@ unsafe fn free_any(object: *mut u8, layout: Layout) {
 #[cold]
 #[inline(never)]
 fn alloc_slow(layout: Layout) -> *mut u8 {
-    match thread::cache_slow() {
+    match thread::cache_slow::<Spanalloc>() {
         Some(cache) => cache.alloc_slow(layout),
         None => fallback::alloc_slow(layout),
     }
@@ -97,9 +98,9 @@ fn alloc_slow(layout: Layout) -> *mut u8 {
 unsafe fn free_slow(object: *mut u8, layout: Layout) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        match thread::cache_slow() {
+        match thread::cache_slow::<Spanalloc>() {
             Some(cache) => cache.free_slow(object, layout),
-            None => Cache::free_uncached(&CENTRAL, object, layout),
+            None => CacheOf::<Spanalloc>::free_uncached(Spanalloc::central(), object, layout),
         }
     }
 }

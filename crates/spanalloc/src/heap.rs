@@ -1,29 +1,58 @@
-//! The one heap of the program: every static of spanalloc is here or in `thread`.
+//! The heap of [`Spanalloc`]: its statics.
 
-use spanalloc_cache::{CacheState, Fast, ThreadCache};
-use spanalloc_central::CentralLists;
-use spanalloc_classes::Go67;
-use spanalloc_os::{Mmap, OsSource};
-use spanalloc_pages::PageHeap;
-use spanalloc_sync::{Lock, rank};
+use std::cell::Cell;
 
-pub(crate) type Wait = <Mmap as OsSource>::Wait;
-pub(crate) type Pages = PageHeap<Mmap>;
-pub(crate) type Central = CentralLists<Go67, &'static Pages>;
-pub(crate) type Cache = spanalloc_cache::Cache<'static, Central, Fast>;
+use spanalloc_cache::{Cache, Fast, ThreadCache};
+use spanalloc_sync::Lock;
+use spanalloc_sync::atomic::AtomicUsize;
 
-/// Runs of pages, and which span each page belongs to.
-static PAGES: Pages = PageHeap::new(Mmap::new());
+use crate::global::Spanalloc;
+use crate::program::{self, CacheOf, Central, Program, Shared, Stages, State};
 
-/// The spans that no thread holds.
-pub(crate) static CENTRAL: Central = CentralLists::new(&PAGES);
+pub(crate) type CacheState = State<Fast>;
 
-/// What the slot of a thread points to before the thread's first allocation.
-pub(crate) static UNSET: CacheState = CacheState::empty();
+static CENTRAL: Central = program::central();
+static STAGES: Stages<Fast> = Stages::new(0);
+static FALLBACK: Shared<Fast> = Lock::new(ThreadCache::with_policy(&CENTRAL));
+static EXIT_KEY: AtomicUsize = AtomicUsize::new(0);
 
-/// What the slot of a thread points to after its cache is gone.
-pub(crate) static ENDED: CacheState = CacheState::empty();
+std::thread_local! {
+    static SLOT: Cell<*const CacheState> = const { Cell::new(&raw const STAGES.unset) };
+}
 
-/// The cache of the threads that have none any more.
-pub(crate) static FALLBACK: Lock<ThreadCache<&'static Central, Fast>, Wait, { rank::FALLBACK }> =
-    Lock::new(ThreadCache::with_policy(&CENTRAL));
+impl Program for Spanalloc {
+    type Policy = Fast;
+
+    #[inline(always)]
+    fn central() -> &'static Central {
+        &CENTRAL
+    }
+
+    #[inline(always)]
+    fn stages() -> &'static Stages<Fast> {
+        &STAGES
+    }
+
+    fn fallback() -> &'static Shared<Fast> {
+        &FALLBACK
+    }
+
+    fn exit_key() -> &'static AtomicUsize {
+        &EXIT_KEY
+    }
+
+    #[inline(always)]
+    fn slot() -> *const CacheState {
+        SLOT.get()
+    }
+
+    #[inline(always)]
+    fn set_slot(state: *const CacheState) {
+        SLOT.set(state);
+    }
+
+    unsafe fn close(cache: CacheOf<Self>) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { Cache::close(cache) };
+    }
+}

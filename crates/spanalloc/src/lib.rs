@@ -1,9 +1,13 @@
 #![doc = include_str!("../../../README.md")]
 
+pub mod checked;
 mod fallback;
 mod global;
 mod heap;
+mod program;
+mod slot;
 pub mod stats;
 mod thread;
 
+pub use checked::Checked;
 pub use global::Spanalloc;

@@ -3,13 +3,13 @@
 pub use spanalloc_cache::{ClassStats, Snapshot};
 pub use spanalloc_pages::{PAGE_BYTES, PageStats};
 
-use crate::thread;
+use crate::{Spanalloc, thread};
 
-/// What the program's heap holds now. Allocates nothing.
+/// What the heap of [`Spanalloc`] holds now. Allocates nothing.
 ///
 /// Exact while no other thread is inside the allocator; otherwise each number is one that was true
 /// at some moment during the call.
 #[must_use]
 pub fn snapshot() -> Snapshot {
-    thread::slot().snapshot()
+    thread::slot::<Spanalloc>().snapshot()
 }

@@ -2,71 +2,99 @@
 //!
 //! A thread's slot holds one pointer, never null:
 //!
-//! | slot           | meaning                                | leaves it by                      |
-//! |----------------|----------------------------------------|-----------------------------------|
-//! | `heap::UNSET`  | nothing was allocated or freed yet     | first slow path -> a state, or ENDED |
-//! | a state        | the thread's cache                     | thread exit -> ENDED              |
-//! | `heap::ENDED`  | the cache is gone, or cannot be had    | never                             |
+//! | slot       | meaning                                | leaves it by                          |
+//! |------------|----------------------------------------|---------------------------------------|
+//! | `unset`    | nothing was allocated or freed yet     | first slow path -> starting, or ended |
+//! | `starting` | the cache is being made                | -> a state, ended, or back to unset   |
+//! | a state    | the thread's cache                     | thread exit -> ended                  |
+//! | `ended`    | the cache is gone, or cannot be had    | never                                 |
 //!
-//! The two statics are caches that hold nothing and take nothing, so the fast paths need not ask:
+//! The named ones are caches that hold nothing and take nothing, so the fast paths need not ask:
 //! they come to the slow path by themselves. The slot is set before the thread's exit is watched:
 //! watching may allocate, and then finds a working cache.
 
-use core::cell::Cell;
 use core::ptr;
 
-use spanalloc_cache::CacheState;
+use spanalloc_cache::Cache;
 
-use crate::heap::{CENTRAL, Cache, ENDED, UNSET};
+use crate::program::{CacheOf, Program, State};
 
-std::thread_local! {
-    static SLOT: Cell<*const CacheState> = const { Cell::new(&raw const UNSET) };
+/// The cache in the thread's slot, which may be one of those that hold nothing.
+#[inline(always)]
+pub(crate) fn slot<G: Program>() -> CacheOf<G> {
+    // SAFETY: the slot points to a static, which holds nothing and is never written to, or to this
+    // thread's state, which is never unmapped.
+    unsafe { Cache::new(&*G::slot(), G::central()) }
 }
 
-/// The cache in the thread's slot, which may be one of the two that hold nothing.
-#[inline(always)]
-pub(crate) fn slot() -> Cache {
-    // SAFETY: the slot points to one of the two statics, which hold nothing and are never written
-    // to, or to this thread's state, which is never unmapped.
-    unsafe { Cache::new(&*SLOT.get(), &CENTRAL) }
+/// How far the calling thread is.
+#[derive(Debug)]
+pub(crate) enum Stage<G: Program> {
+    Unset,
+    Starting,
+    Live(CacheOf<G>),
+    Ended,
+}
+
+/// How far the calling thread is.
+#[inline]
+pub(crate) fn stage<G: Program>() -> Stage<G> {
+    let (cache, stages) = (slot::<G>(), G::stages());
+    if ptr::eq(cache.state(), &stages.unset) {
+        Stage::Unset
+    } else if ptr::eq(cache.state(), &stages.starting) {
+        Stage::Starting
+    } else if ptr::eq(cache.state(), &stages.ended) {
+        Stage::Ended
+    } else {
+        Stage::Live(cache)
+    }
 }
 
 /// The thread's cache; None if it has none any more.
 #[inline(always)]
-pub(crate) fn cache() -> Option<Cache> {
-    let cache = slot();
-    if ptr::eq(cache.state(), &UNSET) || ptr::eq(cache.state(), &ENDED) {
-        return cache_slow();
+pub(crate) fn cache<G: Program>() -> Option<CacheOf<G>> {
+    match stage::<G>() {
+        Stage::Live(cache) => Some(cache),
+        _ => cache_slow::<G>(),
     }
-    Some(cache)
 }
 
 /// The thread's cache, made now if this is its first use.
 #[cold]
 #[inline(never)]
-pub(crate) fn cache_slow() -> Option<Cache> {
-    let cache = slot();
-    if ptr::eq(cache.state(), &ENDED) {
+pub(crate) fn cache_slow<G: Program>() -> Option<CacheOf<G>> {
+    match stage::<G>() {
+        Stage::Live(cache) => Some(cache),
+        Stage::Unset => {
+            G::set_slot(&G::stages().starting);
+            start::<G>(Cache::open(G::central()))
+        }
+        Stage::Starting | Stage::Ended => None,
+    }
+}
+
+/// Makes `cache` that of the calling thread, whose slot says `starting`.
+pub(crate) fn start<G: Program>(cache: Option<CacheOf<G>>) -> Option<CacheOf<G>> {
+    let Some(cache) = cache else {
+        // There may be memory for a cache the next time.
+        G::set_slot(&G::stages().unset);
         return None;
-    }
-    if !ptr::eq(cache.state(), &UNSET) {
-        return Some(cache);
-    }
-    let cache = Cache::open(&CENTRAL)?;
-    SLOT.set(cache.state());
-    if watch::exit_of_this_thread(cache.state()) {
+    };
+    G::set_slot(cache.state());
+    if watch::exit_of_this_thread::<G>(cache.state()) {
         return Some(cache);
     }
     // Nobody would close the cache when the thread ends.
-    end(cache);
+    end::<G>(cache);
     None
 }
 
 /// Closes the thread's cache. What the thread allocates or frees later goes to the fallback.
-fn end(cache: Cache) {
-    SLOT.set(&ENDED);
+fn end<G: Program>(cache: CacheOf<G>) {
+    G::set_slot(&G::stages().ended);
     // SAFETY: the cache was opened by this thread, whose slot no longer leads to it.
-    unsafe { cache.close() };
+    unsafe { G::close(cache) };
 }
 
 /// Closing the cache when its thread ends: by a pthread key, whose destructors run after those of
@@ -76,34 +104,32 @@ mod watch {
     use core::ffi::c_void;
     use core::ptr;
 
-    use spanalloc_cache::CacheState;
-    use spanalloc_sync::atomic::{AtomicUsize, Ordering};
+    use spanalloc_cache::Cache;
+    use spanalloc_sync::atomic::Ordering;
 
-    use crate::heap::{CENTRAL, Cache};
-
-    /// The key plus one; 0 while there is none.
-    static KEY: AtomicUsize = AtomicUsize::new(0);
+    use super::{Program, State};
 
     /// Sees to it that the cache is closed when this thread ends. False if the system cannot.
-    pub(super) fn exit_of_this_thread(state: &'static CacheState) -> bool {
-        let Some(key) = key() else { return false };
+    pub(super) fn exit_of_this_thread<G: Program>(state: &'static State<G::Policy>) -> bool {
+        let Some(key) = key::<G>() else { return false };
         // SAFETY: the key was created and is never deleted; the state is never unmapped.
         unsafe { libc::pthread_setspecific(key, ptr::from_ref(state).cast()) == 0 }
     }
 
-    fn key() -> Option<libc::pthread_key_t> {
+    fn key<G: Program>() -> Option<libc::pthread_key_t> {
+        let place = G::exit_key();
         // Relaxed: the key is a number, nothing is read through it.
-        let known = KEY.load(Ordering::Relaxed);
+        let known = place.load(Ordering::Relaxed);
         if known != 0 {
             return libc::pthread_key_t::try_from(known - 1).ok();
         }
         let mut key = 0;
         // SAFETY: `key` is valid for writing; `thread_ends` has the right signature.
-        if unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends)) } != 0 {
+        if unsafe { libc::pthread_key_create(&raw mut key, Some(thread_ends::<G>)) } != 0 {
             return None;
         }
         let mine = usize::try_from(key).ok()? + 1;
-        match KEY.compare_exchange(0, mine, Ordering::Relaxed, Ordering::Relaxed) {
+        match place.compare_exchange(0, mine, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => Some(key),
             Err(other) => {
                 // SAFETY: this key was created above and nobody else knows it.
@@ -115,9 +141,9 @@ mod watch {
 
     /// # Safety
     /// Called with what `exit_of_this_thread` stored, on the same thread.
-    unsafe extern "C" fn thread_ends(state: *mut c_void) {
+    unsafe extern "C" fn thread_ends<G: Program>(state: *mut c_void) {
         // SAFETY: the state is never unmapped, and this thread's.
-        super::end(unsafe { Cache::new(&*state.cast::<CacheState>(), &CENTRAL) });
+        super::end::<G>(unsafe { Cache::new(&*state.cast::<State<G::Policy>>(), G::central()) });
     }
 }
 
@@ -126,22 +152,25 @@ mod watch {
 mod watch {
     use core::cell::Cell;
 
-    use spanalloc_cache::CacheState;
+    use super::{Program, State};
 
-    struct Guard(Cell<bool>);
+    struct Guard(Cell<Option<fn()>>);
 
     impl Drop for Guard {
         fn drop(&mut self) {
-            super::end(super::slot());
+            if let Some(end) = self.0.get() {
+                end();
+            }
         }
     }
 
     std::thread_local! {
-        static GUARD: Guard = const { Guard(Cell::new(false)) };
+        static GUARD: Guard = const { Guard(Cell::new(None)) };
     }
 
     /// Sees to it that the cache is closed when this thread ends. False if it is ending already.
-    pub(super) fn exit_of_this_thread(_state: &'static CacheState) -> bool {
-        GUARD.try_with(|guard| guard.0.set(true)).is_ok()
+    pub(super) fn exit_of_this_thread<G: Program>(_state: &'static State<G::Policy>) -> bool {
+        let end = || super::end::<G>(super::slot::<G>());
+        GUARD.try_with(|guard| guard.0.set(Some(end))).is_ok()
     }
 }

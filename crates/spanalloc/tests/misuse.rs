@@ -93,7 +93,7 @@ const BUGS: &[Bug] = &[
         }
         free_among_others(&[object], 1024);
     }),
-    ("large_twice", "foreign pointer", "", || {
+    ("large_twice", "double free of", "", || {
         let object = alloc(100_000);
         announce(object);
         free(object, 100_000);

@@ -4,7 +4,7 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use spanalloc_cache::{Policy, Snapshot, ThreadCache};
+use spanalloc_cache::{Magazines, Policy, Snapshot, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::ClassTable;
 use spanalloc_os::OsSource;
@@ -19,6 +19,8 @@ pub type Cache<'a, T, O, P> = ThreadCache<&'a Lists<'a, T, O>, P>;
 pub struct PackAll;
 
 impl Policy for PackAll {
+    type Bin = Magazines;
+
     const PACK_MAX: usize = 16;
 }
 
@@ -27,6 +29,8 @@ impl Policy for PackAll {
 pub struct PackNone;
 
 impl Policy for PackNone {
+    type Bin = Magazines;
+
     const PACK_MAX: usize = 0;
 }
 

@@ -227,7 +227,7 @@ fn a_large_object_lives_and_dies() {
     assert_eq!(setup.lists.alloc_large(0, 1), None);
     assert_eq!(setup.lists.alloc_large(usize::MAX, 1), None);
     // SAFETY: the object is the test's.
-    unsafe { setup.lists.free_large(span) };
+    unsafe { setup.lists.free_large(span, span.base()) };
     assert_eq!(setup.lists.span_at(span.base()), None);
     assert_eq!((setup.pages_in_use(), setup.spans().len()), (0, 0));
 }
@@ -258,9 +258,9 @@ fn a_large_object_changes_its_size_where_it_is() {
 fn a_large_object_dies_once() {
     let setup = Setup::new();
     let span = setup.lists.alloc_large(20, 1).unwrap();
-    assert!(span.end_large());
+    assert!(span.end_large(span.base()));
     // SAFETY: misuse that is noticed before anything is touched.
-    unsafe { setup.lists.free_large(span) };
+    unsafe { setup.lists.free_large(span, span.base()) };
 }
 
 #[test]
@@ -297,7 +297,7 @@ fn a_borrowed_central_is_one() {
         central.release(empty, &setup.pages);
         let large = central.alloc_large(2, 1).unwrap();
         assert_eq!((central.resize_large(large, 1), large.pages()), (Some(false), 1));
-        central.free_large(large);
+        central.free_large(large, large.base());
         let owner = central.register(Layout::new::<Owner>()).unwrap();
         let mut owners = 0;
         central.for_each_owner(|found| owners += usize::from(found == owner));

@@ -170,11 +170,11 @@ fn a_large_object_lives_once() {
     // The field has 32 bits; the size is told by the pages then.
     span.resize_large(1 << 19);
     assert_eq!((span.pages(), span.bytes()), (1 << 19, 0));
-    assert!(span.end_large());
-    assert!(!span.end_large());
+    assert!(span.end_large(span.base()));
+    assert!(!span.end_large(span.base()));
     let small = crate::testing::span(CLASS, 64, 10, false);
     take(small, 1);
-    assert!(!small.end_large());
+    assert!(!small.end_large(small.base()));
     assert_eq!(small.used(), 1);
 }
 

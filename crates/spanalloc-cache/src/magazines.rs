@@ -1,0 +1,340 @@
+//! The bin of caches that trust the program.
+
+use core::cell::UnsafeCell;
+use core::ptr;
+
+use spanalloc_central::{Central, Put, SpanRef, class_facts};
+use spanalloc_os::Misuse;
+use spanalloc_sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::bin::{Bin, Keep, Load, Spans};
+use crate::cache::Cache;
+use crate::policy::Policy;
+
+/// The most objects a magazine holds.
+pub const MAGAZINE: usize = 64;
+/// The most bytes of one class that a magazine holds, beyond two objects.
+const MAGAZINE_BYTES: usize = 64 << 10;
+
+/// A place in a bin's array of objects. An atomic only because statistics read it.
+#[derive(Debug)]
+struct Index(AtomicU32);
+
+impl Index {
+    const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    #[inline(always)]
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed) as usize
+    }
+
+    #[inline(always)]
+    fn set(&self, index: usize) {
+        self.0.store(index as u32, Ordering::Relaxed);
+    }
+}
+
+/// A bin of two magazines: a freed object is only kept, and looked up when its magazine is emptied.
+///
+/// Objects are handed out from the *loaded* magazine and freed into the *freed* one, so that the
+/// two sides of a loop that allocates and frees do not wait for each other's stores. Each magazine
+/// is a stack in one half of `objects`; when the loaded one is empty they change places, without a
+/// copy.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Magazines {
+    /// One past the newest loaded object.
+    loaded_top: Index,
+    /// The oldest loaded object: 0 or `MAGAZINE`.
+    loaded_base: Index,
+    /// One past the newest freed object.
+    freed_top: Index,
+    /// Where the freed magazine is full.
+    freed_end: Index,
+    /// The most objects a magazine of this class holds; 0 until the bin is first used.
+    limit: Index,
+    /// Whether every loaded object is known to hold zeros.
+    zeroed: AtomicBool,
+    spans: Spans,
+    objects: [UnsafeCell<*mut u8>; 2 * MAGAZINE],
+}
+
+// SAFETY: the objects are used by the bin's thread only (contract of the unsafe methods that reach
+// them); everything that others read is atomic.
+unsafe impl Sync for Magazines {}
+
+impl Magazines {
+    const fn new() -> Self {
+        Self {
+            loaded_top: Index::new(),
+            loaded_base: Index::new(),
+            freed_top: Index::new(),
+            freed_end: Index::new(),
+            limit: Index::new(),
+            zeroed: AtomicBool::new(false),
+            spans: Spans::new(),
+            objects: [const { UnsafeCell::new(ptr::null_mut()) }; 2 * MAGAZINE],
+        }
+    }
+
+    #[inline(always)]
+    fn object(&self, index: usize) -> *mut *mut u8 {
+        debug_assert!(index < 2 * MAGAZINE);
+        UnsafeCell::raw_get(self.objects.as_ptr().wrapping_add(index))
+    }
+
+    /// Keeps a freed object, if there is room.
+    ///
+    /// # Safety
+    /// The caller is the bin's thread; the object is of this bin's class and unused.
+    #[inline(always)]
+    unsafe fn keep(&self, object: *mut u8) -> bool {
+        let top = self.freed_top.get();
+        if top >= self.freed_end.get() {
+            return false;
+        }
+        // SAFETY: below the end, so in bounds; only the bin's thread uses the objects (contract).
+        unsafe { self.object(top).write(object) };
+        self.freed_top.set(top + 1);
+        true
+    }
+
+    /// Objects in the loaded magazine.
+    fn loaded(&self) -> usize {
+        self.loaded_top.get().saturating_sub(self.loaded_base.get())
+    }
+
+    /// Objects in the freed magazine.
+    fn freed(&self) -> usize {
+        (self.freed_top.get() + self.limit.get()).saturating_sub(self.freed_end.get())
+    }
+
+    /// The loaded objects, the oldest first.
+    fn loaded_objects(&self) -> *mut *mut u8 {
+        self.object(self.loaded_base.get())
+    }
+
+    /// The freed objects, the oldest first.
+    fn freed_objects(&self) -> *mut *mut u8 {
+        self.object(MAGAZINE - self.loaded_base.get())
+    }
+
+    /// Says that the first `count` places of the loaded magazine hold objects, and whether all of
+    /// them hold zeros.
+    fn set_loaded(&self, count: usize, zeroed: bool) {
+        self.loaded_top.set(self.loaded_base.get() + count);
+        self.zeroed.store(zeroed, Ordering::Relaxed);
+    }
+
+    /// Empties the freed magazine: its objects are elsewhere now.
+    fn clear_freed(&self) {
+        self.freed_top.set(MAGAZINE - self.loaded_base.get());
+    }
+
+    /// Makes the freed magazine the loaded one. The loaded one is empty.
+    fn swap(&self) {
+        let (empty, freed) = (self.loaded_base.get(), self.freed());
+        self.loaded_base.set(MAGAZINE - empty);
+        self.set_loaded(freed, false);
+        self.freed_top.set(empty);
+        self.freed_end.set(empty + self.limit.get());
+    }
+}
+
+impl Bin for Magazines {}
+
+impl Keep for Magazines {
+    const EMPTY: Self = Self::new();
+
+    fn spans(&self) -> &Spans {
+        &self.spans
+    }
+
+    fn begin(&self, bytes: usize) {
+        if !self.is_in_use() {
+            let limit = (MAGAZINE_BYTES / bytes.max(1)).clamp(2, MAGAZINE);
+            self.limit.set(limit);
+            self.freed_top.set(MAGAZINE);
+            self.freed_end.set(MAGAZINE + limit);
+        }
+    }
+
+    fn is_in_use(&self) -> bool {
+        self.limit.get() > 0
+    }
+
+    fn end(&self) {
+        debug_assert!(self.cached() == 0);
+        for index in [&self.loaded_top, &self.loaded_base, &self.freed_top, &self.freed_end] {
+            index.set(0);
+        }
+        self.limit.set(0);
+    }
+
+    #[inline(always)]
+    unsafe fn pop(&self) -> Option<*mut u8> {
+        let top = self.loaded_top.get();
+        if top == self.loaded_base.get() {
+            return None;
+        }
+        self.loaded_top.set(top - 1);
+        // SAFETY: below a top, so in bounds; only the bin's thread uses the objects (contract).
+        Some(unsafe { self.object(top - 1).read() })
+    }
+
+    #[inline]
+    fn zeroed(&self) -> bool {
+        self.zeroed.load(Ordering::Relaxed)
+    }
+
+    fn cached(&self) -> usize {
+        self.loaded() + self.freed()
+    }
+
+    fn recover(&self) -> bool {
+        let some = self.freed() > 0;
+        if some {
+            self.swap();
+        }
+        some
+    }
+
+    unsafe fn load(&self, span: SpanRef) -> Load {
+        // SAFETY: this thread owns the span (contract); the magazine has room for the limit.
+        let taken = unsafe { span.take(self.loaded_objects(), self.limit.get()) };
+        if taken.count == 0 {
+            return Load::Exhausted;
+        }
+        self.set_loaded(taken.count, taken.zeroed);
+        Load::Loaded
+    }
+
+    #[inline(always)]
+    unsafe fn push<C: Central, P: Policy<Bin = Self>>(
+        cache: Cache<'_, C, P>,
+        class: u8,
+        object: *mut u8,
+    ) -> bool {
+        // SAFETY: this thread is the bin's, and the object unused (contract).
+        unsafe { cache.state.bin(class).keep(object) }
+    }
+
+    /// Makes room in a freed magazine that is full or was never used.
+    unsafe fn push_slow<C: Central, P: Policy<Bin = Self>>(
+        cache: Cache<'_, C, P>,
+        class: u8,
+        object: *mut u8,
+    ) {
+        let bin = cache.prepare(class);
+        if bin.loaded() == 0 {
+            bin.swap();
+        } else {
+            // SAFETY: this thread is the bin's; the magazine holds objects of this class.
+            unsafe { empty(cache, class, bin.freed_objects(), bin.freed()) };
+            bin.clear_freed();
+        }
+        // SAFETY: this thread is the bin's, and just made room.
+        unsafe { bin.keep(object) };
+    }
+
+    fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
+        let bin = cache.state.bin(class);
+        // SAFETY: this thread is the bin's (contract of `Cache::new`); both magazines hold objects
+        // of this class.
+        unsafe {
+            empty(cache, class, bin.freed_objects(), bin.freed());
+            bin.clear_freed();
+            empty(cache, class, bin.loaded_objects(), bin.loaded());
+        }
+        bin.set_loaded(0, false);
+    }
+}
+
+/// Gives objects back to their spans.
+///
+/// # Safety
+/// `objects` points to `count` objects of this class, which nobody uses.
+unsafe fn empty<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    class: u8,
+    objects: *const *mut u8,
+    count: usize,
+) {
+    let facts = class_facts::<C::Table>(class);
+    let queue = &cache.state.owner.queue;
+    for index in 0..count {
+        // SAFETY: index < count (contract).
+        let address = unsafe { objects.add(index).read() }.addr();
+        let (span, slot) = Cache::<C, P>::locate(cache.central, class, facts, address);
+        if span.ownership().is(queue) {
+            // SAFETY: this thread owns the span, and nobody uses the slot (contract).
+            match unsafe { span.put(slot) } {
+                Put::Done => {}
+                Put::Notify => cache.rehome_slow(span),
+                Put::Twice => cache.central.die(Misuse::DoubleFree, address, facts.bytes as usize),
+            }
+        } else {
+            // SAFETY: nobody uses the slot (contract); it is not tiny, for tiny slots are only
+            // kept by the owner of their span.
+            let marked = unsafe { span.mark(slot) };
+            Cache::<C, P>::announce(cache.central, span, marked, address);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unused_bin_gives_nothing_and_takes_nothing() {
+        let bin = Magazines::new();
+        let mut object = 0u64;
+        // SAFETY: this thread is the bin's.
+        unsafe {
+            assert_eq!(bin.pop(), None);
+            assert!(!bin.keep((&raw mut object).cast()));
+        }
+        assert_eq!((bin.loaded(), bin.freed(), bin.limit.get()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_bin_takes_up_to_its_limit_and_gives_the_newest_first_after_a_swap() {
+        let bin = Magazines::new();
+        bin.begin(MAGAZINE_BYTES);
+        let mut objects = [0u64; 3];
+        let [a, b, c] = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
+        // Each turn the magazines have changed places once more.
+        for _ in 0..3 {
+            // SAFETY: this thread is the bin's.
+            unsafe {
+                assert!(bin.keep(a) && bin.keep(b) && !bin.keep(c));
+                assert_eq!(bin.pop(), None, "freed objects are not handed out before a swap");
+                assert_eq!((bin.loaded(), bin.freed()), (0, 2));
+                bin.swap();
+                assert_eq!((bin.loaded(), bin.freed(), bin.zeroed()), (2, 0, false));
+                assert!(bin.keep(c));
+                assert_eq!((bin.pop(), bin.pop(), bin.pop()), (Some(b), Some(a), None));
+                bin.clear_freed();
+            }
+        }
+        bin.end();
+        assert_eq!(bin.limit.get(), 0);
+    }
+
+    #[test]
+    fn a_load_is_known_to_be_zero_until_the_next_one() {
+        let bin = Magazines::new();
+        bin.begin(8);
+        // SAFETY: the magazine has room for MAGAZINE objects.
+        unsafe { bin.loaded_objects().write(ptr::null_mut()) };
+        bin.set_loaded(1, true);
+        // SAFETY: this thread is the bin's.
+        assert_eq!(unsafe { bin.pop() }, Some(ptr::null_mut()));
+        assert!(bin.zeroed(), "the object popped last is one of that load");
+        bin.swap();
+        assert!(!bin.zeroed());
+    }
+}

@@ -1,0 +1,409 @@
+//! The checked allocator without Layouts: what the C library is made of.
+//!
+//! Every function works at any time: before `main`, in destructors, in threads that end, in the child
+//! of a fork, in a signal handler that interrupted another one of them. None changes `errno`.
+
+mod early;
+mod fork;
+mod gate;
+mod global;
+pub(crate) mod heap;
+mod map;
+mod shelter;
+mod system;
+
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::compiler_fence;
+
+use spanalloc_cache::{Freed, Snapshot};
+use spanalloc_central::{Central as _, SpanRef};
+use spanalloc_os::Report;
+use spanalloc_pages::{PAGE_BYTES, Pages};
+use spanalloc_sync::atomic::{AtomicBool, Ordering};
+
+use self::gate::{FAST, Inside, OUTSIDE, Outsider};
+use self::heap::{Cache, GATE};
+pub use self::map::{Use, for_each_run};
+use crate::program::Program;
+use crate::thread::{self, Stage};
+
+/// spanalloc as the allocator of a Rust program that is not trusted.
+///
+/// Freeing something twice, something that is no object, or something with the Layout of another
+/// size class ends the process at that call with one line. The child of a fork can allocate, whatever
+/// the other threads were doing, and so can a signal handler.
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: spanalloc::Checked = spanalloc::Checked;
+///
+/// let words: Vec<String> = "one line is all it takes".split(' ').map(String::from).collect();
+/// assert_eq!(words.len(), 6);
+/// ```
+///
+/// All values of this type are the same allocator, and another one than
+/// [`Spanalloc`](crate::Spanalloc).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked;
+
+/// Whether the program is trusted: misuse is ignored instead of ending the process.
+static TRUSTED: AtomicBool = AtomicBool::new(false);
+
+/// Trusts the program from now on: what cannot be freed is left alone instead of ending the process.
+/// What comes to light only later, when what other threads freed is taken in, still ends it.
+pub fn trust_program() {
+    TRUSTED.store(true, Ordering::Relaxed);
+}
+
+/// The cache of the calling thread on a fast path, from which a signal handler is kept out.
+struct Fast(Cache);
+
+impl Fast {
+    /// None if the thread has no cache, or is inside already.
+    #[inline(always)]
+    fn enter() -> Option<Self> {
+        let slot = Checked::slot();
+        if slot.is_null() {
+            return None;
+        }
+        let cache = thread::slot::<Checked>();
+        let inside = cache.state().inside();
+        if inside.load(Ordering::Relaxed) != OUTSIDE {
+            return None;
+        }
+        inside.store(FAST, Ordering::Relaxed);
+        // A signal handler on this thread sees the store before anything that follows.
+        compiler_fence(Ordering::SeqCst);
+        Some(Self(cache))
+    }
+
+    #[inline(always)]
+    fn leave(self) {
+        compiler_fence(Ordering::SeqCst);
+        self.0.state().inside().store(OUTSIDE, Ordering::Relaxed);
+    }
+}
+
+/// Where a thread on a slow path may go.
+enum Entry {
+    /// Into the heap, with the thread's own cache.
+    Own(Cache, #[allow(dead_code, reason = "held until it is dropped")] Inside<'static>),
+    /// Into the heap, without a cache.
+    Outsider(#[allow(dead_code, reason = "held until it is dropped")] Outsider<'static>),
+    /// Not into the heap.
+    Shelter,
+    /// Nowhere that needs a relocation.
+    Early,
+}
+
+impl Entry {
+    fn find() -> Self {
+        if Checked::slot().is_null() {
+            return Self::Early;
+        }
+        let stage = match thread::stage::<Checked>() {
+            Stage::Unset => Self::start(),
+            other => other,
+        };
+        match stage {
+            Stage::Live(cache) => Self::own(cache),
+            Stage::Ended => GATE.enter_as_outsider().map_or(Self::Shelter, Self::Outsider),
+            Stage::Unset | Stage::Starting => Self::Shelter,
+        }
+    }
+
+    fn own(cache: Cache) -> Self {
+        let inside = cache.state().inside();
+        if inside.load(Ordering::Relaxed) != OUTSIDE {
+            return Self::Shelter;
+        }
+        match GATE.enter(inside) {
+            Some(guard) => Self::Own(cache, guard),
+            None => Self::Shelter,
+        }
+    }
+
+    /// Makes the cache of a thread that has none yet, if the gate is open and there is memory.
+    fn start() -> Stage<Checked> {
+        Checked::set_slot(&Checked::stages().starting);
+        fork::watch();
+        let cache = match GATE.enter_as_outsider() {
+            Some(_outsider) => Cache::open(Checked::central()),
+            None => None,
+        };
+        thread::start::<Checked>(cache);
+        thread::stage::<Checked>()
+    }
+}
+
+/// Memory of at least `size` bytes whose address is a multiple of `align`, a power of two. Null if there
+/// is none, or no memory is that large. A size of 0 is served as 1.
+#[inline(always)]
+#[must_use]
+pub fn alloc(size: usize, align: usize) -> *mut u8 {
+    let Ok(layout) = Layout::from_size_align(size, align) else { return ptr::null_mut() };
+    if let Some(fast) = Fast::enter() {
+        let object = fast.0.try_alloc_any(layout);
+        fast.leave();
+        if let Some(object) = object {
+            return object;
+        }
+    }
+    alloc_slow(layout).0
+}
+
+/// As [`alloc`], and every byte is zero.
+#[inline]
+#[must_use]
+pub fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
+    let Ok(layout) = Layout::from_size_align(size, align) else { return ptr::null_mut() };
+    let at_hand = Fast::enter().and_then(|fast| {
+        let object = fast.0.try_alloc_known(layout);
+        fast.leave();
+        object
+    });
+    let (object, zeroed) = at_hand.unwrap_or_else(|| alloc_slow(layout));
+    if !zeroed && !object.is_null() {
+        // SAFETY: the object has at least this size and is this caller's.
+        unsafe { object.write_bytes(0, size) };
+    }
+    object
+}
+
+/// Memory for `layout` or null, and whether it is known to be zero.
+#[cold]
+#[inline(never)]
+fn alloc_slow(layout: Layout) -> (*mut u8, bool) {
+    match Entry::find() {
+        Entry::Own(cache, _inside) => {
+            Checked::central().catch_up();
+            cache.alloc_known(layout)
+        }
+        Entry::Outsider(_outsider) => {
+            let object = Checked::fallback().lock().alloc(layout);
+            (object.map_or(ptr::null_mut(), NonNull::as_ptr), false)
+        }
+        Entry::Shelter => match shelter::alloc(layout) {
+            Some((object, zeroed)) => (object.as_ptr(), zeroed),
+            None => (ptr::null_mut(), false),
+        },
+        Entry::Early => (early::alloc(layout.size(), layout.align()), true),
+    }
+}
+
+/// Frees an object. Ends the process if no live object starts at this address.
+///
+/// # Safety
+/// If it is an object of this allocator, nobody uses it any more.
+#[inline(always)]
+pub unsafe fn free(object: *mut u8) {
+    if let Some(fast) = Fast::enter() {
+        // SAFETY: the caller's promise is passed on.
+        let freed = unsafe { fast.0.try_free_unsized(object) };
+        fast.leave();
+        match freed {
+            Freed::Done => return,
+            Freed::Rehome(span) => return rehome_slow(span),
+            Freed::Not => {}
+        }
+    }
+    // SAFETY: the caller's promise is passed on.
+    unsafe { free_slow(object) }
+}
+
+/// Finds the place of a span whose number of used slots fell. If that cannot be now, the next free in
+/// it comes here again.
+#[cold]
+#[inline(never)]
+fn rehome_slow(span: SpanRef) {
+    if let Entry::Own(cache, _inside) = Entry::find() {
+        Checked::central().catch_up();
+        cache.rehome(span);
+    }
+}
+
+/// # Safety
+/// As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_slow(object: *mut u8) {
+    // SAFETY: the caller's promise is passed on.
+    let freed = unsafe {
+        match Entry::find() {
+            Entry::Own(cache, _inside) => {
+                Checked::central().catch_up();
+                cache.free_unsized_slow(object)
+            }
+            Entry::Outsider(_outsider) => {
+                Cache::free_unsized_uncached(Checked::central(), object, false)
+            }
+            Entry::Shelter => Cache::free_unsized_uncached(Checked::central(), object, true),
+            Entry::Early => return,
+        }
+    };
+    if let Err(report) = freed {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { free_elsewhere(object, report) };
+    }
+}
+
+/// Frees what the heap does not know: an object of the shelter or of the early room, or nothing.
+///
+/// # Safety
+/// As for [`free`].
+unsafe fn free_elsewhere(object: *mut u8, report: Report) {
+    if early::bytes(object).is_some() {
+        return;
+    }
+    if shelter::owns(object.addr()) {
+        // SAFETY: the caller's promise is passed on.
+        if let Err(report) = unsafe { shelter::free(object) } {
+            misuse(report);
+        }
+        return;
+    }
+    misuse(report);
+}
+
+/// Ends the process, or returns if the program is trusted.
+#[cold]
+#[inline(never)]
+fn misuse(report: Report) {
+    if !TRUSTED.load(Ordering::Relaxed) {
+        Checked::central().heap().die(report);
+    }
+}
+
+/// As [`free`], and ends the process unless this size and alignment would be served like the object.
+///
+/// # Safety
+/// As for [`free`].
+#[inline]
+pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize) {
+    if let (Ok(layout), Some(fast)) = (Layout::from_size_align(size, align), Fast::enter()) {
+        // SAFETY: the caller's promise is passed on.
+        let freed = unsafe { fast.0.try_free_as(object, layout) };
+        fast.leave();
+        match freed {
+            Freed::Done => return,
+            Freed::Rehome(span) => return rehome_slow(span),
+            Freed::Not => {}
+        }
+    }
+    check_layout(object, size, align);
+    // SAFETY: the caller's promise is passed on.
+    unsafe { free_slow(object) }
+}
+
+#[cold]
+#[inline(never)]
+fn check_layout(object: *mut u8, size: usize, align: usize) {
+    if Checked::slot().is_null() {
+        return;
+    }
+    let checked = match Layout::from_size_align(size, align) {
+        Ok(layout) => thread::slot::<Checked>().check_layout(object.addr(), layout),
+        Err(_) => thread::slot::<Checked>().find_mismatch(object.addr()),
+    };
+    if let Err(report) = checked {
+        if early::bytes(object).is_none() && !shelter::owns(object.addr()) {
+            misuse(report);
+        }
+    }
+}
+
+/// Gives an object a new size and alignment and keeps its contents. Null leaves it as it was. Ends the
+/// process if no live object starts at this address.
+///
+/// # Safety
+/// If it is an object of this allocator, the caller alone uses it, and only by the new address if
+/// that is not null.
+#[must_use]
+pub unsafe fn realloc(object: *mut u8, new_size: usize, align: usize) -> *mut u8 {
+    let Ok(new) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
+    if !Checked::slot().is_null() && thread::slot::<Checked>().stays(object.addr(), new) {
+        return object;
+    }
+    // SAFETY: the caller's promise is passed on.
+    unsafe { realloc_slow(object, new) }
+}
+
+/// # Safety
+/// As for [`realloc`].
+#[cold]
+#[inline(never)]
+unsafe fn realloc_slow(object: *mut u8, new: Layout) -> *mut u8 {
+    if let Entry::Own(cache, _inside) = Entry::find() {
+        Checked::central().catch_up();
+        // SAFETY: the caller's promise is passed on.
+        if let Ok(moved) = unsafe { cache.realloc_unsized(object, new) } {
+            return moved;
+        }
+    }
+    // SAFETY: the caller's promise is passed on.
+    let bytes = unsafe { usable_size(object) };
+    let moved = if bytes == 0 { ptr::null_mut() } else { alloc(new.size(), new.align()) };
+    if !moved.is_null() {
+        // SAFETY: both objects hold the smaller size and do not overlap; the old one is the
+        // caller's to free. Before the library is relocated, nothing else could be called.
+        unsafe {
+            early::copy(object, moved, bytes.min(new.size()));
+            free(object);
+        }
+    }
+    moved
+}
+
+/// How many bytes of an object the program may use. Ends the process if no live object starts at this
+/// address; 0 if the program is trusted nevertheless.
+///
+/// # Safety
+/// The object is not freed meanwhile.
+#[must_use]
+pub unsafe fn usable_size(object: *mut u8) -> usize {
+    if let Some(bytes) = early::bytes(object) {
+        return bytes;
+    }
+    if Checked::slot().is_null() {
+        return 0;
+    }
+    let found = thread::slot::<Checked>().usable_bytes(object.addr()).or_else(|report| {
+        if shelter::owns(object.addr()) {
+            shelter::usable_bytes(object.addr())
+        } else {
+            Err(report)
+        }
+    });
+    found.unwrap_or_else(|report| {
+        misuse(report);
+        0
+    })
+}
+
+/// Gives all memory that is free, and what the calling thread keeps of it, back to the system. Returns
+/// how many bytes that was.
+pub fn release() -> usize {
+    match Entry::find() {
+        Entry::Own(cache, _inside) => {
+            Checked::central().catch_up();
+            cache.reclaim();
+            Checked::central().heap().release_free(usize::MAX) * PAGE_BYTES
+        }
+        Entry::Outsider(_outsider) => {
+            Checked::central().heap().release_free(usize::MAX) * PAGE_BYTES
+        }
+        Entry::Shelter | Entry::Early => 0,
+    }
+}
+
+/// What the heap of [`Checked`] holds now. Allocates nothing.
+///
+/// Exact while no other thread is inside the allocator; otherwise each number is one that was true
+/// at some moment during the call. Not for signal handlers.
+#[must_use]
+pub fn snapshot() -> Snapshot {
+    // Counting takes the heap's lock.
+    let _outsider = GATE.wait_as_outsider();
+    thread::slot::<Checked>().snapshot()
+}

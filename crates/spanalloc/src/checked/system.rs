@@ -1,0 +1,64 @@
+//! What the checked heap asks of the system: signals, processors, forks.
+
+/// Runs another thread, if there is one.
+pub(super) fn yield_now() {
+    #[cfg(unix)]
+    // SAFETY: asks the system to run somebody else. Cannot fail on Linux, so `errno` stays.
+    unsafe {
+        libc::sched_yield();
+    }
+    #[cfg(not(unix))]
+    std::thread::yield_now();
+}
+
+/// All signals of the calling thread are blocked as long as this lives.
+#[derive(Debug)]
+pub(super) struct Signals {
+    #[cfg(unix)]
+    before: libc::sigset_t,
+}
+
+#[cfg(unix)]
+impl Signals {
+    pub(super) fn block() -> Self {
+        // SAFETY: an all-zero set is a valid place for a set; both sets are valid for the calls,
+        // which change nothing but the thread's own mask, and no `errno`.
+        unsafe {
+            let mut all: libc::sigset_t = core::mem::zeroed();
+            let mut before: libc::sigset_t = core::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self { before }
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that the thread had.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, core::ptr::null_mut());
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Signals {
+    pub(super) fn block() -> Self {
+        Self {}
+    }
+}
+
+/// Calls the three functions around every fork of this process: before it, and after it in the
+/// parent and in the child.
+pub(super) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+    #[cfg(unix)]
+    // SAFETY: the three functions are there as long as the process. If the system has no memory for
+    // them, forks are not watched.
+    unsafe {
+        libc::pthread_atfork(Some(prepare), Some(parent), Some(child));
+    }
+    #[cfg(not(unix))]
+    let _ = (prepare, parent, child);
+}
