@@ -14,17 +14,28 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_large(self, layout: Layout) -> (*mut u8, bool) {
-        let pages = pages_of(layout.size());
         let align_pages = layout.align().div_ceil(PAGE_BYTES);
+        let guarded = Self::is_guarded(layout.size());
+        let pages = pages_of(layout.size()) + usize::from(guarded);
         let alloc = || self.central.alloc_large(pages, align_pages);
         let span = alloc().or_else(|| {
             self.reclaim();
             alloc()
         });
-        match span {
-            Some(span) => (core::ptr::with_exposed_provenance_mut(span.base()), span.zeroed()),
-            None => (core::ptr::null_mut(), false),
+        let Some(span) = span else { return (core::ptr::null_mut(), false) };
+        // SAFETY: the span is new, so nobody uses its last page, which is one too many.
+        unsafe {
+            if guarded && !self.central.guard_large(span) {
+                let _ = self.central.resize_large(span, pages - 1);
+            }
         }
+        (core::ptr::with_exposed_provenance_mut(span.base()), span.zeroed())
+    }
+
+    /// Whether a large object of `bytes` bytes has a guard.
+    #[inline]
+    pub(crate) const fn is_guarded(bytes: usize) -> bool {
+        bytes >= P::GUARDED_FROM
     }
 
     /// Frees a large object.
@@ -58,4 +69,10 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 #[inline]
 pub(crate) fn pages_of(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES).max(1)
+}
+
+/// Pages of a large object that the program may use.
+#[inline]
+pub(crate) fn usable_pages(span: SpanRef) -> usize {
+    span.pages() - usize::from(span.is_guarded())
 }

@@ -5,6 +5,7 @@
 extern crate std;
 
 mod bin;
+mod by_address;
 mod cache;
 mod exit;
 mod large;
@@ -19,10 +20,11 @@ mod tiny;
 mod words;
 
 pub use bin::Bin;
+pub use by_address::Freed;
 pub use cache::Cache;
 pub use magazines::{MAGAZINE, Magazines};
 pub use policy::{Checked, Fast, Policy};
 pub use state::CacheState;
 pub use stats::{ClassStats, Snapshot};
 pub use thread_cache::ThreadCache;
-pub use words::{Freed, Words};
+pub use words::Words;

@@ -12,6 +12,10 @@ pub trait Policy: 'static {
     /// nothing, 16 is the most. The size decides alone, so that `free` knows from its Layout where
     /// an object lives.
     const PACK_MAX: usize;
+
+    /// The least size, in bytes, of large objects behind which stands a guard: a page that nobody may
+    /// touch, if the source knows such. None by default.
+    const GUARDED_FROM: usize = usize::MAX;
 }
 
 /// The default of Rust programs: trusts the Layout given to `free`, and looks an object's span up
@@ -32,7 +36,8 @@ impl Policy for Fast {
 /// The default of the C library: looks the span up at every free, and ends the process at the call
 /// that frees something twice, something that is no object, or something as another size class.
 ///
-/// It packs nothing, so that each object has a slot of its own whose state is known.
+/// It packs nothing, so that each object has a slot of its own whose state is known. Behind objects of
+/// 128 KB and more stands a guard.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked;
 
@@ -40,4 +45,6 @@ impl Policy for Checked {
     type Bin = Words;
 
     const PACK_MAX: usize = 0;
+
+    const GUARDED_FROM: usize = 128 << 10;
 }

@@ -3,10 +3,10 @@
 use core::alloc::Layout;
 use core::ptr;
 
-use spanalloc_central::Central;
+use spanalloc_central::{Central, SpanRef};
 
 use crate::cache::{Cache, Path};
-use crate::large::pages_of;
+use crate::large::{pages_of, usable_pages};
 use crate::policy::Policy;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
@@ -41,7 +41,21 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let span = Self::large_span(self.central, object.addr());
         let pages = pages_of(new_size);
         // SAFETY: the span is large, and its object the caller's; what is cut off is unused.
-        span.pages() == pages || unsafe { self.central.resize_large(span, pages) }.is_some()
+        usable_pages(span) == pages || unsafe { self.resize_to(span, new_size) }
+    }
+
+    /// Gives a large object the pages of `bytes`, in place. False if that cannot be, or it would have
+    /// to win or lose a guard.
+    ///
+    /// # Safety
+    /// The span is large and the caller owns the object; what is cut off is unused.
+    pub(crate) unsafe fn resize_to(self, span: SpanRef, bytes: usize) -> bool {
+        let guarded = Self::is_guarded(bytes);
+        let pages = pages_of(bytes) + usize::from(guarded);
+        // SAFETY: the caller's promise is passed on.
+        span.is_guarded() == guarded
+            && unsafe { self.central.resize_large(span, pages) }.is_some()
+            && span.is_guarded() == guarded
     }
 
     /// # Safety

@@ -94,7 +94,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
 
     fn pop_partial(self, bin: &Spans) -> Option<SpanRef> {
         let span = bin.partial.pop()?;
-        if span.used() == 0 {
+        if span.place() == Place::Empty {
             self.count_empty(span, false);
         }
         Some(span)
@@ -143,6 +143,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         let bytes = span.pages() * PAGE_BYTES;
         if self.state.empty_bytes.load(Ordering::Relaxed) + bytes <= EMPTY_BYTES {
             self.count_empty(span, true);
+            span.set_place(Place::Empty);
         } else {
             bin.partial.remove(span);
             // SAFETY: this thread owns the span and took it off its list.
@@ -266,7 +267,9 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
                 next = bin.partial.after(span);
                 if span.used() == 0 {
                     bin.partial.remove(span);
-                    self.count_empty(span, false);
+                    if span.place() == Place::Empty {
+                        self.count_empty(span, false);
+                    }
                     // SAFETY: this thread owns the span and took it off its list.
                     unsafe { self.central.release(span, &self.state.pages) };
                 }

@@ -14,7 +14,7 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 
 use common::{Lists, PackAll, assert_nothing_left};
-use spanalloc_cache::{Fast, Policy, ThreadCache};
+use spanalloc_cache::{Checked, Fast, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::{ClassTable, Go67};
 use spanalloc_os::{Counted, Mmap, OsSource};
@@ -270,6 +270,63 @@ fn small_objects_freed_by_another_cache_come_back() {
         for object in again {
             // SAFETY: the object is live.
             unsafe { owner.free(object, layout(64, 8)) };
+        }
+    });
+}
+
+#[test]
+fn a_checked_large_object_has_a_guard_that_moves_with_its_end() {
+    const GUARDED: usize = Checked::GUARDED_FROM;
+    with_lists(|heap, central| {
+        let mut cache = ThreadCache::<_, Checked>::with_policy(central);
+        let may_be_touched = |at: *mut u8| {
+            let mut place = 0_u8;
+            // A pipe tells whether a byte can be read, without a fault.
+            let (reader, writer) = std::io::pipe().unwrap();
+            use std::os::fd::AsRawFd;
+            // SAFETY: the kernel checks the address; `place` is valid.
+            unsafe {
+                let written = libc::write(writer.as_raw_fd(), at.cast(), 1);
+                assert!(written == 1 || *libc::__errno_location() == libc::EFAULT);
+                written == 1 && libc::read(reader.as_raw_fd(), (&raw mut place).cast(), 1) == 1
+            }
+        };
+        let check = |object: NonNull<u8>, bytes: usize| {
+            let end = object.as_ptr().wrapping_add(bytes.next_multiple_of(8192));
+            assert!(may_be_touched(end.wrapping_sub(1)), "{bytes}: the last byte");
+            assert_eq!(may_be_touched(end), bytes < GUARDED, "{bytes}: behind it");
+        };
+        let neighbour = cache.alloc(layout(GUARDED - 8192, 8)).unwrap();
+        let object = cache.alloc(layout(GUARDED, 8)).unwrap();
+        let behind = cache.alloc(layout(GUARDED - 8192, 8)).unwrap();
+        check(neighbour, GUARDED - 8192);
+        check(object, GUARDED);
+        // It shrinks in place as long as it keeps its guard, and grows where there is room.
+        let large = cache.alloc(layout(4 * GUARDED, 8)).unwrap();
+        let shrunk = realloc(&mut cache, large, 4 * GUARDED, 2 * GUARDED);
+        assert_eq!(shrunk, large);
+        check(shrunk, 2 * GUARDED);
+        let grown = realloc(&mut cache, shrunk, 2 * GUARDED, 3 * GUARDED);
+        assert_eq!(grown, large);
+        check(grown, 3 * GUARDED);
+        let small = realloc(&mut cache, grown, 3 * GUARDED, GUARDED - 8192);
+        check(small, GUARDED - 8192);
+        assert!(cache.snapshot().unwrap().adds_up());
+        // SAFETY: all of them are live with these layouts.
+        unsafe {
+            cache.free(neighbour, layout(GUARDED - 8192, 8));
+            cache.free(object, layout(GUARDED, 8));
+            cache.free(behind, layout(GUARDED - 8192, 8));
+            cache.free(small, layout(GUARDED - 8192, 8));
+        }
+        drop(cache);
+        // Nothing that is free is a guard still.
+        let run = heap.alloc(heap.stats().pages_free / 2, 1).unwrap();
+        let start = std::ptr::with_exposed_provenance_mut::<u8>(run.address);
+        // SAFETY: the run was just handed out, and is given back unused.
+        unsafe {
+            start.write_bytes(1, run.pages * 8192);
+            heap.free(run.address, run.pages).unwrap();
         }
     });
 }

@@ -73,6 +73,13 @@ pub unsafe trait Central {
     /// Does what was deferred.
     fn catch_up(&self);
 
+    /// Makes the last page of a large object a guard, if that can be had. It stays the last one when the
+    /// object is resized, and counts as one of the object's pages.
+    ///
+    /// # Safety
+    /// The span is large and has no guard, and nobody uses its last page.
+    unsafe fn guard_large(&self, span: SpanRef) -> bool;
+
     /// Frees the large object at `address`; ends the process if it is free already.
     ///
     /// # Safety
@@ -179,6 +186,11 @@ unsafe impl<C: Central> Central for &C {
     #[inline(always)]
     fn catch_up(&self) {
         (**self).catch_up();
+    }
+
+    unsafe fn guard_large(&self, span: SpanRef) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).guard_large(span) }
     }
 
     unsafe fn free_large(&self, span: SpanRef, address: usize) {

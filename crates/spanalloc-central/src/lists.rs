@@ -173,10 +173,14 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Gives the pages of a span without used slots to `cache` or to the heap, and its descriptor
     /// to the pool.
     fn discard(&self, span: SpanRef, cache: Option<&PageCache>) {
-        let (base, pages) = (span.base(), span.pages());
         let descriptors = self.descriptors(span.class(), span.slots());
         if span.class() != LARGE {
             self.assert_unmarked(span);
+        }
+        let (base, mut pages) = (span.base(), span.pages());
+        // A guard that the system leaves one is lost to the heap.
+        if span.is_guarded() && !self.drop_guard(span) {
+            pages -= 1;
         }
         span.set_place(Place::Pool);
         // SAFETY: no slot is used, so nobody uses the pages, and this thread is the holder.
@@ -196,6 +200,39 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
 }
 
 impl<T: ClassTable, H: Pages> CentralLists<T, H> {
+    /// Makes the guard of a large object an ordinary page. False if the system refuses.
+    fn drop_guard(&self, span: SpanRef) -> bool {
+        // SAFETY: the last page is a guard.
+        let done = unsafe { self.heap.unguard(span.last_page()) };
+        span.set_guarded(!done);
+        done
+    }
+
+    /// As [`Central::resize_large`], of an object without a guard.
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn resize_unguarded(&self, span: SpanRef, pages: usize) -> Option<bool> {
+        let (base, now) = (span.base(), span.pages());
+        if pages < now {
+            let tail = base + pages * PAGE_BYTES;
+            // SAFETY: the caller owns the object and gives its tail back.
+            unsafe {
+                self.heap.set_span(tail, now - pages, ptr::null_mut());
+                self.heap.free(tail, now - pages).ok()?;
+            }
+            span.resize_large(pages);
+        } else if pages > now {
+            // SAFETY: the caller owns the object, whose pages this heap handed out.
+            let run = unsafe { self.heap.extend(base, now, pages - now) }?;
+            // SAFETY: as above; the new pages are this object's.
+            unsafe { self.heap.set_span(run.address, run.pages, span.as_ptr().as_ptr().cast()) };
+            span.resize_large(pages);
+            return Some(run.zeroed);
+        }
+        Some(false)
+    }
+
     #[cold]
     #[inline(never)]
     fn catch_up_slow(&self) {
@@ -345,29 +382,26 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         self.discard(span, None);
     }
 
+    unsafe fn guard_large(&self, span: SpanRef) -> bool {
+        // SAFETY: the page is the object's last and unused (contract).
+        let guarded = unsafe { self.heap.guard(span.last_page()) };
+        span.set_guarded(guarded);
+        guarded
+    }
+
     unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool> {
-        let (base, now) = (span.base(), span.pages());
         u32::try_from(pages).ok()?;
-        if pages == 0 {
+        let guarded = span.is_guarded();
+        if pages <= usize::from(guarded) || (guarded && !self.drop_guard(span)) {
             return None;
         }
-        if pages < now {
-            let tail = base + pages * PAGE_BYTES;
-            // SAFETY: the caller owns the object and gives its tail back.
-            unsafe {
-                self.heap.set_span(tail, now - pages, ptr::null_mut());
-                self.heap.free(tail, now - pages).ok()?;
-            }
-            span.resize_large(pages);
-        } else if pages > now {
-            // SAFETY: the caller owns the object, whose pages this heap handed out.
-            let run = unsafe { self.heap.extend(base, now, pages - now) }?;
-            // SAFETY: as above; the new pages are this object's.
-            unsafe { self.heap.set_span(run.address, run.pages, span.as_ptr().as_ptr().cast()) };
-            span.resize_large(pages);
-            return Some(run.zeroed);
+        // SAFETY: the caller owns the object and gives up what is cut off.
+        let resized = unsafe { self.resize_unguarded(span, pages) };
+        if guarded {
+            // SAFETY: the last page, where no guard is, is the allocator's.
+            unsafe { self.guard_large(span) };
         }
-        Some(false)
+        resized
     }
 
     #[inline(always)]

@@ -48,8 +48,9 @@ pub const TINY_BYTES: usize = 16;
 /// |---------|---------------------------|-------------------------------------------------|
 /// | Pool    | the pool of descriptors   | cut -> Current or Large                         |
 /// | Current | nothing: a bin takes from it | exhausted -> Full; its owner exits -> Partial or Full |
-/// | Partial | the holder's partial list | refill -> Current; no slot used -> Pool         |
+/// | Partial | the holder's partial list | refill -> Current; no slot used -> Empty or Pool |
 /// | Full    | the holder's full list    | enough slots freed -> Partial                   |
+/// | Empty   | the owner's partial list  | refill -> Current; no room for it -> Pool       |
 /// | Large   | nothing                   | free -> Pool                                    |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -64,6 +65,8 @@ pub enum Place {
     Full = 3,
     /// One large object.
     Large = 4,
+    /// On its owner's partial list, and kept although no slot is used.
+    Empty = 5,
 }
 
 /// The fixed first part of a descriptor.
@@ -301,6 +304,7 @@ impl SpanRef {
             2 => Place::Partial,
             3 => Place::Full,
             4 => Place::Large,
+            5 => Place::Empty,
             _ => Place::Pool,
         }
     }
@@ -390,7 +394,7 @@ impl SpanRef {
         head.used.store(1, Ordering::Relaxed);
         head.notify.store(0, Ordering::Relaxed);
         head.slots.store(1, Ordering::Relaxed);
-        head.fresh.store(0, Ordering::Relaxed);
+        head.fresh.store(1, Ordering::Relaxed);
         head.class.store(LARGE, Ordering::Relaxed);
         head.words.store(words as u8, Ordering::Relaxed);
         head.zeroed.store(run.zeroed, Ordering::Relaxed);
@@ -403,6 +407,22 @@ impl SpanRef {
         let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
         self.shared().bytes.store(bytes, Ordering::Relaxed);
         self.head().pages.store(pages as u32, Ordering::Relaxed);
+    }
+
+    /// Whether the last page of a large object is a guard.
+    #[inline]
+    pub fn is_guarded(self) -> bool {
+        self.class() == LARGE && self.head().notify.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says whether the last page of a large object is a guard. For the object's owner only.
+    pub(crate) fn set_guarded(self, guarded: bool) {
+        self.head().notify.store(guarded.into(), Ordering::Relaxed);
+    }
+
+    /// Address of the last page.
+    pub(crate) fn last_page(self) -> usize {
+        self.base() + (self.pages().max(1) - 1) * PAGE_BYTES
     }
 
     /// Whether this was the live large object at `address`; it no longer is.

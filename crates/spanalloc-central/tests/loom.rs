@@ -7,7 +7,7 @@
 //!   and objects are cells that loom watches. So every two holders at once, and every slot that is
 //!   handed out before its freer is done with it, are reported as races.
 //! - `central`: [`CentralLists`] whole, with descriptors in zeroed memory, over a page heap that
-//!   hands out numbers.
+//!   hands out numbers; `words` has two more of spans whose slots are handed out one by one.
 //!
 //! A model is exhaustive unless its comment gives a bound. Each prints how many interleavings it
 //! had (`--nocapture` shows them) and demands at least most of them: a model that has shrunk to a
@@ -40,6 +40,8 @@ mod futex;
 mod kernels;
 #[path = "loom/span.rs"]
 mod span;
+#[path = "loom/words.rs"]
+mod words;
 
 /// Prints how many interleavings a model had.
 fn explored(name: &str, interleavings: usize, at_least: usize) {

@@ -156,6 +156,11 @@ unsafe impl<O: OsSource> OsSource for Counted<O> {
         result
     }
 
+    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.guard(at, bytes) }
+    }
+
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         let result = unsafe { self.inner.release(at, bytes) };

@@ -16,6 +16,7 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// | `reserve`  | `mmap` without rights, trimmed to align   | the same                         |
 /// | `commit`   | `mprotect` to read and write              | the same                         |
 /// | `decommit` | `madvise(MADV_DONTNEED)`; if that is refused (locked memory), a new mapping without rights over the old | the new mapping |
+/// | `guard`    | `mprotect` to no rights                   | the same                         |
 /// | `release`  | `munmap`                                  | the same                         |
 ///
 /// Reserved space has no rights, so it is neither charged (`vm.overcommit_memory=2`) nor filled in
@@ -141,6 +142,12 @@ unsafe impl OsSource for Mmap {
         if done && self.locks.load(Ordering::Relaxed) {
             system::unlock(at, bytes);
         }
+        if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
+        let done = unsafe { system::forbid(at, bytes) };
         if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
     }
 

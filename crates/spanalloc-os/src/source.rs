@@ -59,10 +59,12 @@ impl Request {
 /// |------------|-----------|-------------------------------|-------------------------------------------|
 /// | None       | not ours  | -                             | `reserve` -> Reserved                     |
 /// | Reserved   | ours      | may not be touched            | `commit` -> Ready, `release` -> None      |
-/// | Ready      | ours      | readable and writable         | `decommit` -> Decommitted, `release` -> None |
+/// | Ready      | ours      | readable and writable         | `decommit` -> Decommitted, `guard` -> Guarded, `release` -> None |
+/// | Guarded    | ours      | ends who touches it           | `commit` -> Ready, `release` -> None      |
 /// | Decommitted| ours      | may not be touched; given back| `commit` -> Ready, `release` -> None      |
 ///
-/// Memory that becomes Ready reads as zero, whether it comes from Reserved or from Decommitted.
+/// Memory that becomes Ready reads as zero, whether it comes from Reserved or from Decommitted; from
+/// Guarded it may hold anything.
 /// Every verb takes any whole number of OS pages inside ranges that this source reserved; several
 /// reservations that happen to be neighbours may be named in one call of `commit` or `decommit`.
 ///
@@ -106,6 +108,20 @@ pub unsafe trait OsSource {
     /// `bytes` bytes from `at` are whole Ready OS pages of this source, and nobody uses them.
     unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError>;
 
+    /// Ready -> Guarded: touching the range ends the process, until it is committed again. Its contents
+    /// are lost or not.
+    ///
+    /// # Errors
+    /// [`OsError::Unsupported`] from a source that cannot, which is what a source does that says
+    /// nothing of it; [`OsError::OutOfMemory`] when the system refuses (it may need memory to split a
+    /// mapping). The range is then still Ready with its contents.
+    ///
+    /// # Safety
+    /// As [`decommit`](Self::decommit).
+    unsafe fn guard(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+        Err(OsError::Unsupported)
+    }
+
     /// Any state -> None.
     ///
     /// # Errors
@@ -142,6 +158,11 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).decommit(at, bytes) }
+    }
+
+    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).guard(at, bytes) }
     }
 
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {

@@ -17,7 +17,7 @@ const NO_RESERVE: c_int = 0;
 const FLAGS: c_int = libc::MAP_PRIVATE | libc::MAP_ANON | NO_RESERVE;
 
 #[cfg(not(all(any(target_os = "linux", target_os = "android"), not(target_arch = "s390x"))))]
-use libc::{madvise, mmap, mprotect, munmap, write};
+use libc::{madvise, mmap, mprotect, munmap, poll, write};
 
 /// The kernel's own calls, in the form of the C library's functions of the same names.
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(target_arch = "s390x")))]
@@ -77,6 +77,18 @@ mod raw {
     }
 
     /// # Safety
+    /// As `poll`, with a timeout that is not negative.
+    pub(super) unsafe fn poll(files: *mut libc::pollfd, count: libc::nfds_t, ms: c_int) -> c_int {
+        let time =
+            libc::timespec { tv_sec: (ms / 1000).into(), tv_nsec: (ms % 1000 * 1_000_000).into() };
+        let no_mask = core::ptr::null::<libc::sigset_t>();
+        // SAFETY: the caller's promise; the kernel reads the time and ignores the size of no mask.
+        unsafe {
+            libc::syscall(libc::SYS_ppoll, files, count, &raw const time, no_mask, 0_usize) as c_int
+        }
+    }
+
+    /// # Safety
     /// As `write`.
     pub(super) unsafe fn write(file: c_int, bytes: *const c_void, len: usize) -> isize {
         // SAFETY: the caller's promise.
@@ -84,7 +96,7 @@ mod raw {
     }
 }
 #[cfg(all(any(target_os = "linux", target_os = "android"), not(target_arch = "s390x")))]
-use raw::{madvise, mmap, mprotect, munmap, write};
+use raw::{madvise, mmap, mprotect, munmap, poll, write};
 
 /// Bytes of a page; 4096 if the system does not say.
 pub(crate) fn page_bytes() -> usize {
@@ -127,6 +139,15 @@ pub(crate) unsafe fn allow(at: NonNull<u8>, bytes: usize) -> bool {
     errno::keep(|| unsafe { mprotect(at.as_ptr().cast(), bytes, protection) == 0 })
 }
 
+/// Makes mapped pages such that may not be touched.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours, and nobody uses them.
+pub(crate) unsafe fn forbid(at: NonNull<u8>, bytes: usize) -> bool {
+    // SAFETY: the pages are ours and unused.
+    errno::keep(|| unsafe { mprotect(at.as_ptr().cast(), bytes, libc::PROT_NONE) == 0 })
+}
+
 /// Gives the memory behind mapped pages back; on Linux they read as zero from then on, which POSIX
 /// does not promise of the same call (`man 2 madvise`, MADV_DONTNEED).
 ///
@@ -142,11 +163,13 @@ pub(crate) unsafe fn discard(at: NonNull<u8>, bytes: usize) -> bool {
 }
 
 /// Whether pages that may not be touched yet are locked in memory all the same, because the program
-/// wants that of all its memory (`man 2 mlockall`, MCL_FUTURE). Linux discards nothing that is locked.
+/// wants that of all its memory (`man 2 mlockall`, MCL_FUTURE). Discarding locked memory is EINVAL.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn is_locked(at: NonNull<u8>, page: usize) -> bool {
     // SAFETY: the page was mapped just now and has no contents.
-    !unsafe { discard(at, page) }
+    errno::keep(|| unsafe {
+        madvise(at.as_ptr().cast(), page, libc::MADV_DONTNEED) != 0 && errno::get() == libc::EINVAL
+    })
 }
 
 /// Locked memory is not treated apart here.
@@ -215,8 +238,10 @@ pub(crate) fn write_error(text: &[u8]) {
     while !rest.is_empty() {
         let mut room = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
         // SAFETY: one entry, valid for writing.
-        if unsafe { libc::poll(&raw mut room, 1, PATIENCE) } == 0 {
-            return;
+        match unsafe { poll(&raw mut room, 1, PATIENCE) } {
+            0 => return,
+            -1 if errno::get() == libc::EINTR => continue,
+            _ => {}
         }
         // SAFETY: `rest` is readable.
         let written = unsafe { write(libc::STDERR_FILENO, rest.as_ptr().cast(), rest.len()) };

@@ -96,6 +96,62 @@ fn locked_memory_is_decommitted_too() {
 }
 
 #[test]
+fn a_guard_has_no_rights_until_it_is_committed_again() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let at = os.reserve(request(4 * page, page)).unwrap();
+    // SAFETY: reserved above and used by this test alone.
+    unsafe {
+        os.commit(at, 4 * page).unwrap();
+        let third = at.add(2 * page);
+        os.guard(third, page).unwrap();
+        assert_eq!([rights(at), rights(third), rights(at.add(3 * page))], ["rw-p", "---p", "rw-p"]);
+        os.commit(third, page).unwrap();
+        assert_eq!(rights(third), "rw-p");
+        third.write_bytes(7, page);
+    }
+}
+
+/// Kilobytes that this process has locked.
+fn locked() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn of_a_program_that_locks_its_memory_only_ready_pages_are_locked() {
+    // In a process of its own: the lock is for all of its memory.
+    const CHILD: &str = "SPANALLOC_TEST_CHILD";
+    if std::env::var_os(CHILD).is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "of_a_program_that_locks_its_memory_only_ready_pages_are_locked"])
+            .env(CHILD, "locked")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    // SAFETY: concerns the memory of this process, which is short-lived.
+    if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
+        eprintln!("SKIPPED: this user may not lock memory");
+        return;
+    }
+    let before = locked();
+    let os = Cleaned::new(Mmap::new());
+    let at = os.reserve(request(64 << 20, 64 << 20)).unwrap();
+    assert!(locked() < before + 1024, "address space is not locked");
+    // SAFETY: reserved above and used by this test alone.
+    unsafe {
+        os.commit(at, 2 << 20).unwrap();
+        assert!((2048..3072).contains(&(locked() - before)));
+        os.decommit(at, 2 << 20).unwrap();
+        assert!(locked() < before + 1024, "what is given back is not locked");
+        os.commit(at, 1 << 20).unwrap();
+        assert!((1024..2048).contains(&(locked() - before)));
+    }
+}
+
+#[test]
 fn mappings_are_named_if_the_kernel_knows_names() {
     let os = Cleaned::new(Mmap::new());
     let page = os.page_bytes();

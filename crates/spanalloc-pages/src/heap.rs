@@ -3,7 +3,7 @@ use core::ptr::{self, NonNull};
 
 use spanalloc_os::{ArenaMap, Geometry, Native, OsSource, Report};
 use spanalloc_sync::atomic::Ordering;
-use spanalloc_sync::{Counter, Lock, rank};
+use spanalloc_sync::{Counter, Lock, rank, spin_pause};
 
 use crate::chunk::segments;
 use crate::held::{Held, State, address_of, page_of};
@@ -12,6 +12,10 @@ use crate::page_cache::PageCache;
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
 use crate::slot::Slot;
 
+/// The most guards: each costs the system two mappings, of which Linux gives a process 65,530.
+const MOST_GUARDS: usize = 16 << 10;
+/// How often the lock is tried for the last words of a process.
+const LAST_LOOKS: u32 = 1000;
 /// The most pages that become metadata at once.
 const METADATA_PAGES: usize = 64;
 
@@ -36,6 +40,8 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
     pub(crate) metadata: Metadata<O::Wait>,
     /// Pages of the arenas that became metadata.
     metadata_pages: Counter,
+    /// Pages that are guards.
+    guards: Counter,
     state: Lock<State<G>, O::Wait, { rank::HEAP }>,
 }
 
@@ -55,6 +61,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             arenas: ArenaMap::new(),
             metadata: Metadata::new(),
             metadata_pages: Counter::new(),
+            guards: Counter::new(),
             state: Lock::new(State::new()),
         }
     }
@@ -160,6 +167,26 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         held.take(page_of(next), more)
     }
 
+    unsafe fn guard(&self, address: usize) -> bool {
+        let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
+        let room = self.guards.get() < MOST_GUARDS && self.os.page_bytes() <= PAGE_BYTES;
+        // SAFETY: a page that was handed out is Ready, of this source, and whole OS pages; nobody
+        // uses it (contract).
+        let done = memory
+            .is_some_and(|memory| room && unsafe { self.os.guard(memory, PAGE_BYTES) }.is_ok());
+        self.guards.add(usize::from(done));
+        done
+    }
+
+    unsafe fn unguard(&self, address: usize) -> bool {
+        let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
+        // SAFETY: the guard is a page of this source, and whole OS pages.
+        let done =
+            memory.is_some_and(|memory| unsafe { self.os.commit(memory, PAGE_BYTES) }.is_ok());
+        self.guards.sub(usize::from(done));
+        done
+    }
+
     unsafe fn set_span(&self, address: usize, pages: usize, span: *mut ()) {
         for segment in segments(page_of(address), pages as u64) {
             let page = (segment.chunk << crate::bitmap::CHUNK_PAGE_BITS) + segment.from as u64;
@@ -185,7 +212,12 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
     }
 
     fn was_handed_out(&self, address: usize) -> bool {
-        self.hold().was_handed_out(page_of(address))
+        // Whoever holds the lock may be what these last words interrupted.
+        let lock = (0..LAST_LOOKS).find_map(|_| {
+            spin_pause();
+            self.state.try_lock()
+        });
+        lock.is_some_and(|state| Held { heap: self, state }.was_handed_out(page_of(address)))
     }
 
     fn metadata(&self, layout: Layout) -> Option<NonNull<u8>> {

@@ -126,6 +126,23 @@ pub unsafe trait Pages {
     /// The run was handed out by this heap.
     unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run>;
 
+    /// Makes a page such that whoever touches it ends with a fault. False if the source cannot, the
+    /// system refuses, or there are thousands of guards already.
+    ///
+    /// # Safety
+    /// The page was handed out by this heap, nobody uses it, and it is no guard.
+    unsafe fn guard(&self, _address: usize) -> bool {
+        false
+    }
+
+    /// Makes a guard an ordinary page again, with any contents. False if the system refuses.
+    ///
+    /// # Safety
+    /// The page was made a guard by [`guard`](Self::guard), and is one still.
+    unsafe fn unguard(&self, _address: usize) -> bool {
+        false
+    }
+
     /// Makes `span` (may be null) the span-map entry of every page of a run.
     ///
     /// # Safety
@@ -139,7 +156,7 @@ pub unsafe trait Pages {
 
     /// Whether `address` lies in a page of this heap that was handed out before, be it free now or
     /// not: what tells an address that is no more an object's from one that never was. For the last
-    /// words of a process; takes the heap's lock. A heap that does not know says no.
+    /// words of a process: never waits for a lock. A heap that does not know says no.
     fn was_handed_out(&self, _address: usize) -> bool {
         false
     }
@@ -196,6 +213,16 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).extend(address, pages, more) }
+    }
+
+    unsafe fn guard(&self, address: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).guard(address) }
+    }
+
+    unsafe fn unguard(&self, address: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).unguard(address) }
     }
 
     #[inline]

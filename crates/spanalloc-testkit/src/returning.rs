@@ -73,6 +73,11 @@ unsafe impl<O: OsSource> OsSource for Returning<O> {
         unsafe { self.inner.decommit(at, bytes) }
     }
 
+    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.guard(at, bytes) }
+    }
+
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         let mut list = self.list();
         // SAFETY: the caller's promise is passed on.

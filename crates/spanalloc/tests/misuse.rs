@@ -1,7 +1,5 @@
-//! Programs with one bug each: the process must end at once, with SIGABRT and exactly one line.
-//!
-//! Each runs in a process of its own: this test binary again, with the name of the bug in an
-//! environment variable.
+//! Programs with one bug each on the allocator that trusts them: most are found when a magazine is
+//! emptied.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -12,18 +10,19 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/bugs.rs"]
+mod bugs;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::ptr;
-use std::time::{Duration, Instant};
 
+use bugs::{Bug, CHILD, announce};
 use spanalloc::Spanalloc;
 
 #[global_allocator]
 static ALLOCATOR: Spanalloc = Spanalloc;
-
-const CHILD: &str = "SPANALLOC_TEST_CHILD";
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 1).unwrap()
@@ -57,17 +56,9 @@ fn free_among_others(wrong: &[*mut u8], size: usize) {
     }
 }
 
-/// Tells the parent the address that the report must name.
-fn announce(object: *mut u8) {
-    println!("address={:#x}", object.addr());
-}
-
 fn in_a_thread(body: impl FnOnce() + Send + 'static) {
     std::thread::spawn(body).join().unwrap();
 }
-
-/// The bugs: name, what the line says before the address and after it, and the bug itself.
-type Bug = (&'static str, &'static str, &'static str, fn());
 
 static ON_NO_HEAP: [u64; 64] = [0; 64];
 
@@ -228,40 +219,14 @@ const BUGS: &[Bug] = &[
     }),
 ];
 
-/// What a child does, in its own process: a test that does nothing in this one.
 #[test]
 fn child() {
-    let Ok(name) = std::env::var(CHILD) else { return };
-    let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is valid for reading.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) }, 0);
-    let (.., bug) = BUGS.iter().find(|bug| bug.0 == name).unwrap();
-    bug();
+    bugs::run_as_child(BUGS);
 }
 
 #[test]
 fn every_bug_ends_the_process_with_one_exact_line() {
-    let mut wrong = Vec::new();
-    for (name, before, after, _) in BUGS {
-        let began = Instant::now();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-            .env(CHILD, name)
-            .env("RUST_BACKTRACE", "1")
-            .output()
-            .unwrap();
-        let out = String::from_utf8_lossy(&output.stdout);
-        let err = String::from_utf8_lossy(&output.stderr);
-        let address = out.lines().find_map(|line| line.split_once("address=")).map(|pair| pair.1);
-        let expected = format!("spanalloc: {before} {}{after}\n", address.unwrap_or("?"));
-        let aborted = output.status.signal() == Some(libc::SIGABRT);
-        let in_time = began.elapsed() < Duration::from_secs(5);
-        if err != expected || !aborted || !in_time {
-            let status = output.status;
-            wrong.push(format!("{name}: {status}, {err:?} instead of {expected:?}"));
-        }
-    }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), BUGS.len(), wrong.join("\n"));
+    bugs::assert_all_end_with_their_line(BUGS);
 }
 
 #[test]

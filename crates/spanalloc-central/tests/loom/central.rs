@@ -18,7 +18,7 @@ use crate::futex::Futex;
 
 /// Spans of one page with two slots, or four.
 #[derive(Debug)]
-struct Parts;
+pub struct Parts;
 
 impl ClassTable for Parts {
     const CLASSES: &'static SizeClasses = &SizeClasses::from_sizes(
@@ -27,18 +27,18 @@ impl ClassTable for Parts {
     );
 }
 
-const QUARTER: u8 = 2;
+pub const QUARTER: u8 = 2;
 const HALF: u8 = 3;
 const SLOTS: usize = 2;
 const _: () = assert!(Parts::CLASSES.class(HALF).slots as usize == SLOTS);
 const _: () = assert!(Parts::CLASSES.class(QUARTER).slots as usize == 2 * SLOTS);
 
-type Lists = CentralLists<Parts, FakePages>;
+pub type Lists = CentralLists<Parts, FakePages>;
 
 /// Lists that were never used, as an image of new ones: they are larger than a model's stack.
 static IMAGE: Lists = Lists::new(FakePages);
 
-fn new_lists() -> Arc<Lists> {
+pub fn new_lists() -> Arc<Lists> {
     Futex::reset();
     FakePages::reset();
     let mut lists = Arc::<Lists>::new_uninit();
@@ -52,7 +52,7 @@ fn new_lists() -> Arc<Lists> {
 
 /// What the models need of a thread cache: it owns spans, takes slots and gives them back.
 #[derive(Debug)]
-struct Agent {
+pub struct Agent {
     lists: Arc<Lists>,
     owner: &'static Owner,
     pages: PageCache,
@@ -63,7 +63,7 @@ struct Agent {
 type Object = (SpanRef, usize);
 
 impl Agent {
-    fn new(lists: &Arc<Lists>) -> Self {
+    pub fn new(lists: &Arc<Lists>) -> Self {
         // SAFETY: the layout is always this; owners stay until the interleaving is over.
         let owner = unsafe { lists.register(Layout::new::<Owner>()).unwrap().as_ref() };
         Self { lists: Arc::clone(lists), owner, pages: PageCache::new(), spans: Vec::new() }
@@ -73,7 +73,7 @@ impl Agent {
         self.cut_of(HALF)
     }
 
-    fn cut_of(&mut self, class: u8) -> SpanRef {
+    pub fn cut_of(&mut self, class: u8) -> SpanRef {
         let span = self.lists.cut(class, &self.owner.queue, &self.pages).unwrap();
         assert_eq!((span.used(), span.class(), span.place()), (0, class, Place::Current));
         self.spans.push(span);

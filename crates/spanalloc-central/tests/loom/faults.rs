@@ -6,7 +6,7 @@
 use spanalloc_sync::fault::{self, Fault};
 use spanalloc_sync::model;
 
-use crate::{central, kernels};
+use crate::{central, kernels, words};
 
 /// Runs a model with a mistake.
 fn with(fault: Fault, model: fn()) {
@@ -84,4 +84,10 @@ fn a_forgotten_token_is_noticed() {
 #[should_panic(expected = "a free was announced and never folded")]
 fn a_late_token_without_acquire_is_noticed() {
     with(Fault::AnnounceDropsAcquire, central::descriptor_reuse_against_late_announcement);
+}
+
+#[test]
+#[should_panic(expected = "a slot that was freed twice is handed out again")]
+fn a_reservation_without_a_look_at_the_marks_is_noticed() {
+    with(Fault::ReserveDropsCheck, words::freed_twice_before_the_reservation);
 }

@@ -52,6 +52,11 @@ unsafe impl<O: OsSource> OsSource for Cleaned<O> {
         unsafe { self.inner.decommit(at, bytes) }
     }
 
+    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.guard(at, bytes) }
+    }
+
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.release(at, bytes)? };

@@ -52,7 +52,7 @@ pub(super) fn alloc(size: usize, align: usize) -> *mut u8 {
 /// The size of an object of the room; None for any other address.
 pub(super) fn bytes(object: *mut u8) -> Option<usize> {
     let offset = object.addr().wrapping_sub(ROOM.0.get().addr());
-    if offset >= BYTES || offset < HEADER || offset % HEADER != 0 {
+    if !(HEADER..BYTES).contains(&offset) || offset % HEADER != 0 {
         return None;
     }
     // SAFETY: the header lies in the room and was written when the object was handed out.

@@ -7,7 +7,7 @@ use spanalloc_sync::atomic::{AtomicBool, Ordering};
 
 use super::gate::{OUTSIDE, SLOW};
 use super::heap::{Cache, CacheState, GATE};
-use super::{Checked, shelter, system};
+use super::{Checked, system};
 use crate::program::Program;
 use crate::thread::{self, Stage};
 
@@ -27,6 +27,11 @@ fn own() -> Option<&'static CacheState> {
         Stage::Live(cache) => Some(cache.state()),
         _ => None,
     }
+}
+
+/// Whether the calling thread is in the heap.
+fn is_inside() -> bool {
+    own().is_some_and(|state| state.inside().load(Ordering::Relaxed) != OUTSIDE)
 }
 
 /// Calls `visit` with the state of every other thread that has one.
@@ -58,11 +63,14 @@ extern "C" fn parent() {
 
 /// The child has the caches of threads that it does not have: their spans go to the lists.
 extern "C" fn child() {
-    shelter::reopen_in_child();
-    if !GATE.reopen_in_child() {
+    let whole = GATE.reopen_in_child();
+    // A signal handler that forked may have interrupted this thread anywhere in the heap: it is not
+    // to be entered before that has come to its end.
+    if !whole || is_inside() {
         return;
     }
-    let Some(_own) = own() else { return };
+    // With signals blocked.
+    let _outsider = GATE.wait_as_outsider();
     for_each_other(|state| {
         // SAFETY: the state was registered with these lists; its thread is not in this process, was
         // not in a slow path, and will never be back.

@@ -19,7 +19,7 @@ use core::sync::atomic::compiler_fence;
 use spanalloc_cache::{Freed, Snapshot};
 use spanalloc_central::{Central as _, SpanRef};
 use spanalloc_os::Report;
-use spanalloc_pages::{PAGE_BYTES, Pages};
+use spanalloc_pages::PAGE_BYTES;
 use spanalloc_sync::atomic::{AtomicBool, Ordering};
 
 use self::gate::{FAST, Inside, OUTSIDE, Outsider};
@@ -180,16 +180,14 @@ fn alloc_slow(layout: Layout) -> (*mut u8, bool) {
             Checked::central().catch_up();
             cache.alloc_known(layout)
         }
-        Entry::Outsider(_outsider) => {
-            let object = Checked::fallback().lock().alloc(layout);
-            (object.map_or(ptr::null_mut(), NonNull::as_ptr), false)
-        }
-        Entry::Shelter => match shelter::alloc(layout) {
-            Some((object, zeroed)) => (object.as_ptr(), zeroed),
-            None => (ptr::null_mut(), false),
-        },
+        Entry::Outsider(_outsider) => (raw(Checked::fallback().lock().alloc(layout)), false),
+        Entry::Shelter => (raw(shelter::alloc(layout)), false),
         Entry::Early => (early::alloc(layout.size(), layout.align()), true),
     }
+}
+
+fn raw(object: Option<NonNull<u8>>) -> *mut u8 {
+    object.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// Frees an object. Ends the process if no live object starts at this address.
@@ -271,7 +269,7 @@ unsafe fn free_elsewhere(object: *mut u8, report: Report) {
 #[inline(never)]
 fn misuse(report: Report) {
     if !TRUSTED.load(Ordering::Relaxed) {
-        Checked::central().heap().die(report);
+        Cache::die(Checked::central(), report);
     }
 }
 
@@ -369,11 +367,7 @@ pub unsafe fn usable_size(object: *mut u8) -> usize {
         return 0;
     }
     let found = thread::slot::<Checked>().usable_bytes(object.addr()).or_else(|report| {
-        if shelter::owns(object.addr()) {
-            shelter::usable_bytes(object.addr())
-        } else {
-            Err(report)
-        }
+        if shelter::owns(object.addr()) { shelter::usable_bytes(object) } else { Err(report) }
     });
     found.unwrap_or_else(|report| {
         misuse(report);

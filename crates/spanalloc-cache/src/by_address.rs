@@ -1,0 +1,309 @@
+//! What caches do that keep their objects in [`Words`]: they know of every address whether a live object
+//! starts there, need no Layout to free it, and find every misuse at the call that makes it.
+
+use core::alloc::Layout;
+use core::ptr;
+
+use spanalloc_central::remote::Marked;
+use spanalloc_central::{Central, LARGE, Put, SpanRef, class_facts};
+use spanalloc_os::{Misuse, Report};
+use spanalloc_pages::{PAGE_BYTES, Pages};
+
+use crate::cache::{Cache, Path};
+use crate::large::{pages_of, usable_pages};
+use crate::policy::Policy;
+use crate::words::Words;
+
+/// What freeing an object without a lock came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Freed {
+    /// It is free.
+    Done,
+    /// It is free, and its span has to be [rehomed](Cache::rehome).
+    Rehome(SpanRef),
+    /// Nothing was done: it is not live, not of this thread's spans, or not of the class.
+    Not,
+}
+
+fn report(misuse: Misuse, address: usize, span: SpanRef) -> Report {
+    let class_bytes = if span.class() == LARGE { 0 } else { span.bytes() };
+    Report { misuse, address, class_bytes }
+}
+
+/// The report of an object that is not of the class it is freed as.
+pub(crate) fn mismatch(span: SpanRef, address: usize) -> Report {
+    report(Misuse::SizeMismatch, address, span)
+}
+
+impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
+    /// The span that `address` lies in, if this thread owns it.
+    #[inline(always)]
+    pub(crate) fn own_span(self, address: usize) -> Option<SpanRef> {
+        let span = self.central.span_at(address)?;
+        span.ownership().is(&self.state.owner.queue).then_some(span)
+    }
+
+    /// Frees the slot at `address` into a span of this thread.
+    ///
+    /// # Safety
+    /// This thread owns the span, and nobody uses the object.
+    #[inline(always)]
+    pub(crate) unsafe fn put(self, span: SpanRef, address: usize) -> Freed {
+        let facts = class_facts::<C::Table>(span.class());
+        let offset = span.offset_of(address);
+        let slot = ((offset as u64 * u64::from(facts.magic)) >> 32) as usize;
+        if slot * facts.bytes as usize != offset || slot >= span.slots() {
+            return Freed::Not;
+        }
+        // SAFETY: this thread owns the span (contract).
+        match unsafe { span.put_once(slot) } {
+            Put::Done => Freed::Done,
+            Put::Notify => Freed::Rehome(span),
+            Put::Twice => Freed::Not,
+        }
+    }
+
+    /// Frees an object of this thread's spans whose Layout need not be known. Takes no lock.
+    ///
+    /// # Safety
+    /// Whatever object starts at this address came from a cache over the same central lists, and
+    /// nobody uses it any more. Any other address is harmless.
+    #[inline(always)]
+    pub unsafe fn try_free_unsized(self, object: *mut u8) -> Freed {
+        match self.own_span(object.addr()) {
+            // SAFETY: this thread owns the span; nobody uses the object (contract).
+            Some(span) => unsafe { self.put(span, object.addr()) },
+            None => Freed::Not,
+        }
+    }
+
+    /// As [`try_free_unsized`](Self::try_free_unsized), if the object is of the class of `layout`.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub unsafe fn try_free_as(self, object: *mut u8, layout: Layout) -> Freed {
+        match (Self::path(layout), self.own_span(object.addr())) {
+            (Path::Small(class), Some(span)) if span.class() == class => {
+                // SAFETY: this thread owns the span; nobody uses the object (contract).
+                unsafe { self.put(span, object.addr()) }
+            }
+            _ => Freed::Not,
+        }
+    }
+
+    /// Finds the place of a span of this thread whose number of used slots fell.
+    pub fn rehome(self, span: SpanRef) {
+        if span.ownership().is(&self.state.owner.queue) {
+            self.rehome_slow(span);
+        }
+    }
+
+    /// Frees an object whose Layout need not be known.
+    ///
+    /// # Errors
+    /// The misuse, if no live object starts at this address; nothing is changed then.
+    ///
+    /// # Safety
+    /// As for [`try_free_unsized`](Self::try_free_unsized).
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn free_unsized_slow(self, object: *mut u8) -> Result<(), Report> {
+        let address = object.addr();
+        let (span, slot) = self.find_live(address)?;
+        if span.class() != LARGE && span.ownership().is(&self.state.owner.queue) {
+            // SAFETY: this thread owns the span; nobody uses the object (contract).
+            match unsafe { self.put(span, address) } {
+                Freed::Done => {}
+                Freed::Rehome(span) => self.rehome_slow(span),
+                Freed::Not => return Err(report(Misuse::DoubleFree, address, span)),
+            }
+            return Ok(());
+        }
+        // SAFETY: the span and the slot were found at this address; the caller's promise.
+        unsafe { Self::free_found(self.central, span, slot, address, false) }
+    }
+
+    /// Frees an object as a thread that has no cache, or may not use it now. If `lock_free`, no lock
+    /// is taken: what needs one is left to [`Central::catch_up`].
+    ///
+    /// # Errors
+    /// As [`free_unsized_slow`](Self::free_unsized_slow).
+    ///
+    /// # Safety
+    /// As for [`try_free_unsized`](Self::try_free_unsized).
+    #[cold]
+    #[inline(never)]
+    pub unsafe fn free_unsized_uncached(
+        central: &C,
+        object: *mut u8,
+        lock_free: bool,
+    ) -> Result<(), Report> {
+        let (span, slot) = Self::find(central, object.addr())?;
+        if !span.is_live(slot) {
+            return Err(report(Misuse::DoubleFree, object.addr(), span));
+        }
+        // SAFETY: the span and the slot were found at this address; the caller's promise.
+        unsafe { Self::free_found(central, span, slot, object.addr(), lock_free) }
+    }
+
+    /// # Safety
+    /// `slot` of `span` is at `address`; nobody uses the object.
+    unsafe fn free_found(
+        central: &C,
+        span: SpanRef,
+        slot: usize,
+        address: usize,
+        lock_free: bool,
+    ) -> Result<(), Report> {
+        if span.class() == LARGE {
+            if !span.end_large(address) {
+                return Err(report(Misuse::DoubleFree, address, span));
+            }
+            // SAFETY: the object ended just now, so the span is this thread's.
+            unsafe { if lock_free { central.defer(span) } else { central.discard_large(span) } };
+            return Ok(());
+        }
+        // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
+        match unsafe { span.mark(slot) } {
+            Marked::Done => {}
+            // SAFETY: the mark gave this thread the token.
+            Marked::Token => unsafe {
+                if lock_free { central.deliver_or_defer(span) } else { central.deliver(span) }
+            },
+            Marked::Twice => return Err(report(Misuse::DoubleFree, address, span)),
+        }
+        Ok(())
+    }
+
+    /// Ends the process because of a misuse, in words that are as exact as can be.
+    pub fn die(central: &C, mut report: Report) -> ! {
+        if report.misuse == Misuse::ForeignPointer {
+            report.misuse = central.foreign(report.address);
+        }
+        central.heap().die(report)
+    }
+
+    /// The span and the slot that starts at `address`, be it live or not.
+    pub(crate) fn find(central: &C, address: usize) -> Result<(SpanRef, usize), Report> {
+        let Some(span) = central.span_at(address) else {
+            return Err(Report { misuse: Misuse::ForeignPointer, address, class_bytes: 0 });
+        };
+        let inside = Err(report(Misuse::NotAnObjectStart, address, span));
+        let offset = span.offset_of(address);
+        if span.class() == LARGE {
+            return if offset == 0 { Ok((span, 0)) } else { inside };
+        }
+        let facts = class_facts::<C::Table>(span.class());
+        let slot = ((offset as u64 * u64::from(facts.magic)) >> 32) as usize;
+        if slot * facts.bytes as usize != offset || slot >= span.slots() {
+            return inside;
+        }
+        Ok((span, slot))
+    }
+
+    /// The span and the slot of the live object that starts at `address`.
+    ///
+    /// # Errors
+    /// The misuse that it is to free anything else.
+    #[inline]
+    pub fn find_live(self, address: usize) -> Result<(SpanRef, usize), Report> {
+        let (span, slot) = Self::find(self.central, address)?;
+        if span.is_live(slot) {
+            return Ok((span, slot));
+        }
+        let never = slot >= span.handed_out_below() || self.is_next(span, slot);
+        let misuse = if never { Misuse::NotAnObjectStart } else { Misuse::DoubleFree };
+        Err(report(misuse, address, span))
+    }
+
+    /// Whether the slot is reserved by this thread and was never handed out before.
+    fn is_next(self, span: SpanRef, slot: usize) -> bool {
+        span.class() != LARGE && self.state.bin(span.class()).is_next(span, slot)
+    }
+
+    /// Bytes of the slot or the pages of a live object.
+    ///
+    /// # Errors
+    /// The misuse, if no live object starts at this address.
+    #[inline]
+    pub fn usable_bytes(self, address: usize) -> Result<usize, Report> {
+        let (span, _) = self.find_live(address)?;
+        Ok(usable(span))
+    }
+
+    /// Whether the live object at `address` is one that this layout would get.
+    ///
+    /// # Errors
+    /// The misuse, if it is not, or if there is none.
+    pub fn check_layout(self, address: usize, layout: Layout) -> Result<(), Report> {
+        let (span, _) = self.find_live(address)?;
+        if Self::fits(span, layout) { Ok(()) } else { Err(mismatch(span, address)) }
+    }
+
+    /// Whether objects of this layout live in such spans.
+    #[inline]
+    fn fits(span: SpanRef, layout: Layout) -> bool {
+        match Self::path(layout) {
+            Path::Small(class) => span.class() == class,
+            _ => {
+                let (pages, bytes) = (pages_of(layout.size()), layout.size());
+                // A guard that could not be had may have left its page to the object.
+                let more = usize::from(Self::is_guarded(bytes) && !span.is_guarded());
+                span.class() == LARGE
+                    && (pages..=pages + more).contains(&usable_pages(span))
+                    && span.base() % layout.align() == 0
+            }
+        }
+    }
+
+    /// The report of a live object whose size and alignment no object could have.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn find_mismatch(self, address: usize) -> Result<(), Report> {
+        Err(mismatch(self.find_live(address)?.0, address))
+    }
+
+    /// Whether a live object starts at this address that has the class of `new`, or as many pages:
+    /// to give it that layout nothing has to be done.
+    #[inline]
+    pub fn stays(self, address: usize, new: Layout) -> bool {
+        let Ok((span, slot)) = Self::find(self.central, address) else { return false };
+        span.is_live(slot) && Self::fits(span, new)
+    }
+
+    /// Gives an object a new layout and keeps its contents, in place if it stays in its class or the
+    /// pages behind it allow. Null leaves the object as it was: there is no memory.
+    ///
+    /// # Errors
+    /// The misuse, if no live object starts at this address; nothing is changed then.
+    ///
+    /// # Safety
+    /// As for [`try_free_unsized`](Self::try_free_unsized), but the object is the caller's to use.
+    pub unsafe fn realloc_unsized(self, object: *mut u8, new: Layout) -> Result<*mut u8, Report> {
+        let (span, _) = self.find_live(object.addr())?;
+        let large = span.class() == LARGE && Self::path(new) == Path::Large;
+        let aligned = object.addr() % new.align() == 0;
+        // SAFETY: the span is large, and its object the caller's; what is cut off is unused.
+        let resized = large && aligned && unsafe { self.resize_to(span, new.size()) };
+        if resized || Self::fits(span, new) {
+            return Ok(object);
+        }
+        let moved = self.alloc(new);
+        if !moved.is_null() {
+            // SAFETY: both objects hold the smaller of the two sizes and do not overlap; the old
+            // one is the caller's to free.
+            unsafe {
+                ptr::copy_nonoverlapping(object, moved, usable(span).min(new.size()));
+                self.free_unsized_slow(object)?;
+            }
+        }
+        Ok(moved)
+    }
+}
+
+fn usable(span: SpanRef) -> usize {
+    if span.class() == LARGE { usable_pages(span) * PAGE_BYTES } else { span.bytes() }
+}
