@@ -23,13 +23,19 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             alloc()
         });
         let Some(span) = span else { return (core::ptr::null_mut(), false) };
-        // SAFETY: the span is new, so nobody uses its last page, which is one too many.
-        unsafe {
-            if guarded && !self.central.guard_large(span) {
-                let _ = self.central.resize_large(span, pages - 1);
+        let object = core::ptr::with_exposed_provenance_mut::<u8>(span.base());
+        if guarded {
+            // SAFETY: the span is new, so nobody else uses it, and its last page is one too many.
+            // Its first byte is touched because Linux joins the two sides of a guard that is gone
+            // only if there was memory in their mapping when it was split.
+            unsafe {
+                object.write_volatile(object.read_volatile());
+                if !self.central.guard_large(span) {
+                    let _ = self.central.resize_large(span, pages - 1);
+                }
             }
         }
-        (core::ptr::with_exposed_provenance_mut(span.base()), span.zeroed())
+        (object, span.zeroed())
     }
 
     /// Whether a large object of `bytes` bytes has a guard.

@@ -54,7 +54,32 @@ pub struct Snapshot {
     pub caches: usize,
 }
 
+impl ClassStats {
+    const EMPTY: Self = Self {
+        slot_bytes: 0,
+        spans: 0,
+        pages: 0,
+        slots: 0,
+        live: 0,
+        cached: 0,
+        freed: 0,
+        free: 0,
+        objects: 0,
+    };
+}
+
 impl Snapshot {
+    /// Of nothing at all: a place for another one.
+    pub const EMPTY: Self = Self {
+        pages: PageStats::EMPTY,
+        tiny: ClassStats::EMPTY,
+        classes: [ClassStats::EMPTY; MAX_CLASSES],
+        large_objects: 0,
+        large_pages: 0,
+        cached_pages: 0,
+        caches: 0,
+    };
+
     /// The rows of all classes that have spans, the tiny slots first.
     pub fn rows(&self) -> impl Iterator<Item = &ClassStats> {
         core::iter::once(&self.tiny).chain(&self.classes).filter(|row| row.spans > 0)
@@ -101,26 +126,29 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// What the allocator below and all its caches hold.
     #[must_use]
     pub fn snapshot(self) -> Snapshot {
-        let mut snapshot = Snapshot {
-            pages: self.central.heap().stats(),
-            tiny: ClassStats { slot_bytes: TINY_BYTES, ..ClassStats::default() },
-            classes: [ClassStats::default(); MAX_CLASSES],
-            large_objects: 0,
-            large_pages: 0,
-            cached_pages: 0,
-            caches: 0,
-        };
+        let mut snapshot = Snapshot::EMPTY;
+        self.snapshot_into(&mut snapshot);
+        snapshot
+    }
+
+    /// As [`snapshot`](Self::snapshot), written over what was in the place: for threads with a small
+    /// stack, where a place of 9 KB is all there is.
+    pub fn snapshot_into(self, snapshot: &mut Snapshot) {
+        snapshot.pages = self.central.heap().stats();
+        snapshot.tiny = ClassStats { slot_bytes: TINY_BYTES, ..ClassStats::EMPTY };
+        snapshot.classes.fill(ClassStats::EMPTY);
+        (snapshot.large_objects, snapshot.large_pages) = (0, 0);
+        (snapshot.cached_pages, snapshot.caches) = (0, 0);
         for (class, row) in (0..=C::Table::CLASSES.count() as u8).zip(&mut snapshot.classes) {
             row.slot_bytes = C::Table::CLASSES.class(class).bytes as usize;
         }
-        self.count_spans(&mut snapshot);
+        self.count_spans(snapshot);
         self.central.for_each_owner(|owner| {
             // SAFETY: every owner registered with these lists begins a `CacheState` (contract of
             // `Cache::new`), and none is ever unmapped.
             let state = unsafe { owner.cast::<CacheState<P::Bin>>().as_ref() };
-            count_cache(&mut snapshot, state);
+            count_cache(snapshot, state);
         });
-        snapshot
     }
 
     fn count_spans(self, snapshot: &mut Snapshot) {

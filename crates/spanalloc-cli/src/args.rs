@@ -1,30 +1,83 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 
-/// A real program on the allocator spanalloc, and a picture of its heap.
-///
-/// Without a command: demo.
+const EXAMPLES: &str = "\
+\x1b[1;4mExamples:\x1b[0m
+  spanalloc run -- python3 -c 'print(sum(range(10**6)))'
+  spanalloc run --stats -- git log --oneline       a report of the heap at the end
+  spanalloc run --map --report heap.txt -- make    a map of the heap, into a file
+  spanalloc demo ~/books                           a word index, beside the system's malloc
+
+\x1b[1;4mFrom a checkout:\x1b[0m cargo run --release -- run --stats -- CMD ARGS...";
+
+const ABOUT_RUN: &str = "\
+The program is started in the place of this command, with the library in LD_PRELOAD. So its exit code, \
+its signals, its input and its output are its own, and the programs it starts run on spanalloc, too. \
+A double free, or a free of what was never allocated, ends a program with SIGABRT and one line that begins \
+with \"spanalloc:\".
+
+A program that ends by a signal or by _exit prints no report.
+
+Programs that are statically linked or setuid do not load the library; they run on the malloc they \
+have, and a line says so.";
+
+const EXAMPLES_OF_RUN: &str = "\
+\x1b[1;4mExit codes of its own:\x1b[0m
+  1    there is no library, or no place for the report
+  126  the program cannot be run
+  127  there is no such program
+
+\x1b[1;4mExamples:\x1b[0m
+  spanalloc run -- python3 -c 'print(sum(range(10**6)))'
+  spanalloc run --stats -- gawk 'BEGIN { while (i < 1000000) a[i++]; print length(a) }'
+  spanalloc run --map --report heap.txt -- git gc
+
+\x1b[1;4mThe same without this command:\x1b[0m
+  SPANALLOC_STATS=1 LD_PRELOAD=/path/of/libspanalloc_c.so CMD ARGS...";
+
+/// Runs programs on the memory allocator spanalloc.
 #[derive(Debug, Parser)]
-#[command(name = "spanalloc", version, args_conflicts_with_subcommands = true)]
+#[command(name = "spanalloc", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
-    #[command(flatten)]
-    pub(crate) demo: DemoArgs,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run a program on spanalloc instead of its malloc
+    #[command(long_about = ABOUT_RUN, after_help = EXAMPLES_OF_RUN)]
+    Run(RunArgs),
     /// Index text with several threads, query it, drop it, and show what the heap looked like
     Demo(DemoArgs),
     /// One run in this process, reported as JSON
     #[command(hide = true)]
     Job(JobArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// At its end the program describes its heap on stderr: where the bytes are, how full the size classes are
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// At its end the program draws its arenas on stderr: what each piece of them is used for
+    #[arg(long)]
+    pub(crate) map: bool,
+    /// Write what --stats and --map print to this file; alone, as with --stats
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Trust the program: ignore a wrong free instead of ending the program
+    #[arg(long)]
+    pub(crate) no_check: bool,
+    /// The program, and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_names = ["CMD", "ARGS"])]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -93,16 +146,40 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    fn parse(args: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(args.split(' '))
+    }
+
     #[test]
-    fn no_command_means_demo() {
-        let cli = Cli::try_parse_from(["spanalloc", "--threads", "3", "a", "b"]).unwrap();
-        assert!(cli.command.is_none());
-        assert_eq!(cli.demo.text.threads, 3);
-        assert_eq!(cli.demo.text.paths, [PathBuf::from("a"), PathBuf::from("b")]);
-        let cli = Cli::try_parse_from(["spanalloc", "demo", "--no-compare"]).unwrap();
-        assert!(matches!(cli.command, Some(Command::Demo(DemoArgs { no_compare: true, .. }))));
-        assert!(Cli::try_parse_from(["spanalloc", "--threads", "0"]).is_err());
-        assert!(Cli::try_parse_from(["spanalloc", "--repeat", "0"]).is_err());
+    fn options_of_the_demo_follow_its_name() {
+        let Some(Command::Demo(demo)) = parse("spanalloc demo --threads 3 a b").unwrap().command
+        else {
+            panic!("not the demo");
+        };
+        assert_eq!(demo.text.threads, 3);
+        assert_eq!(demo.text.paths, [PathBuf::from("a"), PathBuf::from("b")]);
+        for wrong in ["spanalloc --threads 3", "spanalloc demo --threads 0"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(parse("spanalloc").unwrap().command.is_none());
+    }
+
+    #[test]
+    fn what_follows_the_program_is_the_programs() {
+        for (line, stats, command) in [
+            ("spanalloc run --stats -- ls --map -l", true, "ls --map -l"),
+            ("spanalloc run ls --stats -- x", false, "ls --stats -- x"),
+            ("spanalloc run -- --stats", false, "--stats"),
+        ] {
+            let Some(Command::Run(run)) = parse(line).unwrap().command else {
+                panic!("{line} is not run");
+            };
+            assert!(run.command.iter().eq(command.split(' ')), "{line}");
+            assert_eq!((run.stats, run.map, run.no_check), (stats, false, false));
+        }
+        for wrong in ["spanalloc run", "spanalloc run --stats --", "spanalloc run --stat ls"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

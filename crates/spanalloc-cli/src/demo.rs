@@ -1,45 +1,15 @@
 use std::env;
-use std::io::{self, BufWriter, Write};
-use std::process::{Command as Process, ExitCode, Stdio};
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
 
-use clap::Parser;
-
-use crate::args::{Cli, Command, DemoArgs, JobArgs, TextArgs};
+use crate::args::{DemoArgs, JobArgs, TextArgs};
 use crate::corpus::Corpus;
 use crate::format::{bytes, count, seconds};
 use crate::outcome::Outcome;
 use crate::{Choice, Error, compare, job, picture};
 
-/// Does what the command line says, in a process that runs on `allocator`.
-///
-/// Exit code 0 if it was done (also when the reader of the output went away), 2 if the command
-/// line is wrong or a path on it cannot be read, 1 for any other failure.
-#[must_use]
-pub fn run(allocator: Choice) -> ExitCode {
-    let cli = Cli::parse();
-    let mut out = BufWriter::new(io::stdout().lock());
-    let done = match cli.command.unwrap_or(Command::Demo(cli.demo)) {
-        Command::Demo(args) => demo(&args, allocator, &mut out),
-        Command::Job(args) => report_job(&args, allocator, &mut out),
-    };
-    match done.and_then(|()| Ok(out.flush()?)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
-        Err(error) => ExitCode::from(error.said_elsewhere().unwrap_or_else(|| {
-            // Nothing is left to do if that fails, too.
-            let _ = writeln!(io::stderr(), "spanalloc: {error}");
-            error.exit_code()
-        })),
-    }
-}
-
-fn report_job(args: &JobArgs, allocator: Choice, out: &mut impl Write) -> Result<(), Error> {
-    let outcome = job::run(args, allocator)?;
-    let report = serde_json::to_string(&outcome)?;
-    Ok(writeln!(out, "{report}")?)
-}
-
-fn demo(args: &DemoArgs, allocator: Choice, out: &mut impl Write) -> Result<(), Error> {
+/// Makes the index, asks it and shows it, on `allocator` and on the system's.
+pub(crate) fn show(args: &DemoArgs, allocator: Choice, out: &mut impl Write) -> Result<(), Error> {
     let corpus = Corpus::gather(&args.text)?;
     let (files, size) = (count(corpus.files.len() as u64), bytes(corpus.bytes));
     writeln!(out, "A word index of {files} files, {size}, made by {} threads.", args.text.threads)?;
@@ -85,8 +55,9 @@ fn take_turns(text: &TextArgs, repeat: u16) -> Result<(Vec<Outcome>, Vec<Outcome
 /// Runs the job in another process of this program, on `allocator`.
 fn run_process(text: &TextArgs, allocator: Choice, label: &str) -> Result<Outcome, Error> {
     let failed = |source| Error::Spawn { allocator: allocator.name(), source };
-    let mut process = Process::new(env::current_exe().map_err(failed)?);
-    process.env(Choice::VARIABLE, allocator.name());
+    let mut process = Command::new(env::current_exe().map_err(failed)?);
+    // The system's malloc, and not one that was loaded in its place.
+    process.env_remove("LD_PRELOAD").env(Choice::VARIABLE, allocator.name());
     process.args(["job", "--label", label, "--threads", &text.threads.to_string()]);
     if let Some(limit) = text.max_bytes {
         process.args(["--max-bytes", &limit.to_string()]);

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -45,16 +46,55 @@ pub enum Error {
     /// A query and the plain reading of the text do not agree, or two runs do not.
     #[error("wrong answer: {0}")]
     WrongAnswer(String),
+    /// The system does not say which file this command is.
+    #[error("cannot tell where this command is: {0}")]
+    OwnPlace(#[source] io::Error),
+    /// The C library is in none of the places where it is looked for.
+    #[error("there is no C library; looked for {}", listed(.0))]
+    NoLibrary(Vec<PathBuf>),
+    /// The C library is where `LD_PRELOAD` cannot name it.
+    #[error("LD_PRELOAD cannot hold a path with a space or a colon: {}", .0.display())]
+    LibraryPath(PathBuf),
+    /// The file for the heap report cannot be written.
+    #[error("cannot write the report {}: {source}", path.display())]
+    ReportFile {
+        /// The file as it was given.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no program of this name.
+    #[error("{}: command not found", .0.display())]
+    NoProgram(OsString),
+    /// The program is there and cannot be run.
+    #[error("cannot run {}: {source}", name.display())]
+    Program {
+        /// The program as it was given.
+        name: OsString,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 
 impl Error {
-    /// The exit code for this error: 2 if the caller asked for something that is not there, else 1.
+    /// Why the system did not run the program `name`.
+    pub(crate) fn cannot_run(name: OsString, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NoProgram(name),
+            _ => Self::Program { name, source },
+        }
+    }
+
+    /// The exit code for this error: 127 if there is no program to run and 126 if it cannot be run,
+    /// as shells have it; 2 if a path to read is not there; else 1.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
         match self {
+            Self::NoProgram(_) => 127,
+            Self::Program { .. } => 126,
             Self::Path { .. } | Self::NotAFile(_) | Self::NoText(_) => 2,
             _ => 1,
         }
@@ -76,4 +116,9 @@ impl Error {
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(", ")
 }

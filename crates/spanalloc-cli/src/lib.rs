@@ -2,6 +2,7 @@
 
 mod answers;
 mod args;
+mod command;
 mod compare;
 mod corpus;
 mod demo;
@@ -12,13 +13,15 @@ mod index;
 mod job;
 mod outcome;
 mod picture;
+mod preload;
 mod process_memory;
+mod program;
 mod query;
 mod switch;
 mod text;
 mod workers;
 
-pub use demo::run;
+pub use command::run;
 pub use error::Error;
 pub use index::{Builder, Index, IndexedFile, Posting};
 pub use switch::{Choice, Switch};

@@ -6,23 +6,17 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
+use common::{spanalloc, text};
 use serde_json::Value;
 use tempfile::TempDir;
-
-fn spanalloc() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spanalloc"));
-    command.env_remove("SPANALLOC_DEMO_ALLOCATOR");
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
 
 /// Three files of text in a directory.
 fn some_text() -> (TempDir, Vec<String>) {
@@ -100,10 +94,22 @@ fn the_demo_counts_right_and_compares() {
 }
 
 #[test]
-fn without_a_command_it_is_the_demo() {
+fn without_a_command_it_says_how_to_use_it() {
+    let output = spanalloc().output().unwrap();
+    let shown = text(&output.stdout);
+    assert!(output.status.success() && output.stderr.is_empty());
+    for part in ["Usage: spanalloc", "spanalloc run -- python3", "spanalloc demo", "cargo run"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    // Styles are for terminals.
+    assert!(!shown.contains('\x1b') && !shown.contains("job"), "{shown}");
+}
+
+#[test]
+fn one_run_shows_the_whole_heap() {
     let (dir, _) = some_text();
-    let output =
-        spanalloc().args(["--no-compare", "--all-classes"]).arg(dir.path()).output().unwrap();
+    let args = ["demo", "--no-compare", "--all-classes"];
+    let output = spanalloc().args(args).arg(dir.path()).output().unwrap();
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{shown}");
     assert!(shown.contains("indexed 3 files") && shown.contains("heap, after the drop"));
@@ -157,10 +163,13 @@ fn a_path_that_does_not_exist_is_named() {
 fn where_there_is_no_text_nothing_is_indexed() {
     let dir = TempDir::new().unwrap();
     let name = dir.path().to_str().unwrap();
-    assert_refused(&spanalloc().arg(name).output().unwrap(), &["no text found in", name]);
+    assert_refused(
+        &spanalloc().args(["demo", name]).output().unwrap(),
+        &["no text found in", name],
+    );
     fs::write(dir.path().join("binary"), b"\x7fELF\0\0").unwrap();
     for option in ["--no-compare", "--threads=2"] {
-        let output = spanalloc().arg(option).arg(name).output().unwrap();
+        let output = spanalloc().args(["demo", option, name]).output().unwrap();
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{message}");
         assert!(message.contains("no text found in") && message.lines().count() == 1, "{message}");
@@ -172,7 +181,7 @@ fn a_file_without_words_is_indexed() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join("empty"), "").unwrap();
     fs::write(dir.path().join("dots"), "...\n\n...").unwrap();
-    let output = spanalloc().args(["--repeat", "1"]).arg(dir.path()).output().unwrap();
+    let output = spanalloc().args(["demo", "--repeat", "1"]).arg(dir.path()).output().unwrap();
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(shown.contains("indexed 2 files, 8 B of text, 3 lines, 0 words"), "{shown}");
@@ -183,7 +192,7 @@ fn what_is_not_text_is_reported() {
     let (dir, _) = some_text();
     fs::write(dir.path().join("binary"), b"GIF89a\0\0").unwrap();
     fs::write(dir.path().join("latin1"), b"caf\xe9 au lait").unwrap();
-    let output = spanalloc().arg("--no-compare").arg(dir.path()).output().unwrap();
+    let output = spanalloc().args(["demo", "--no-compare"]).arg(dir.path()).output().unwrap();
     let shown = text(&output.stdout);
     assert!(shown.contains("indexed 4 files"), "{shown}");
     assert!(shown.contains("1 binary, skipped"), "{shown}");
@@ -195,7 +204,7 @@ fn a_limit_of_bytes_is_kept() {
     let (dir, files) = some_text();
     let limit = files[0].len() + files[2].len();
     let limit = limit.to_string();
-    let args = ["--no-compare", "--max-bytes", &limit];
+    let args = ["demo", "--no-compare", "--max-bytes", &limit];
     let output = spanalloc().args(args).arg(dir.path()).output().unwrap();
     let shown = text(&output.stdout);
     assert!(shown.contains("indexed 2 files") && shown.contains("1 over the limit"), "{shown}");
@@ -205,7 +214,7 @@ fn a_limit_of_bytes_is_kept() {
 fn a_closed_pipe_is_no_failure() {
     let (dir, _) = some_text();
     let mut command = spanalloc();
-    command.args(["--repeat", "1"]).arg(dir.path());
+    command.args(["demo", "--repeat", "1"]).arg(dir.path());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
@@ -215,32 +224,45 @@ fn a_closed_pipe_is_no_failure() {
 
 #[test]
 fn help_is_for_everyone_and_wrong_options_are_refused() {
-    let help = spanalloc().arg("--help").output().unwrap();
-    let shown = text(&help.stdout);
-    assert!(help.status.success());
-    assert!(shown.contains("demo") && shown.contains("--threads") && !shown.contains("job"));
-    for wrong in [["--threads", "0"], ["--repeat", "many"], ["--max-bytes", "1X"]] {
+    for (args, parts) in [
+        (&["--help"][..], &["run ", "demo "][..]),
+        (&["demo", "--help"], &["--threads", "--repeat"]),
+        (&["run", "--help"], &["--stats", "--report <FILE>", "LD_PRELOAD", "127"]),
+    ] {
+        let help = spanalloc().args(args).output().unwrap();
+        let shown = text(&help.stdout);
+        assert!(help.status.success() && !shown.contains("job"), "{shown}");
+        assert!(parts.iter().all(|part| shown.contains(part)), "{shown}");
+    }
+    for wrong in [
+        &["demo", "--threads", "0"][..],
+        &["demo", "--repeat", "many"],
+        &["demo", "--max-bytes", "1X"],
+        &["run", "--stat", "true"],
+        &["run"],
+        &["--threads", "2"],
+    ] {
         assert_eq!(spanalloc().args(wrong).output().unwrap().status.code(), Some(2), "{wrong:?}");
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn unreadable_files_are_reported_or_refused() {
-    use std::os::unix::fs::symlink;
-
     let (dir, _) = some_text();
     let dangling = dir.path().join("inner/dangling");
     symlink("nowhere", &dangling).unwrap();
     symlink("..", dir.path().join("inner/loop")).unwrap();
     let name = dangling.to_str().unwrap();
 
-    let output = spanalloc().arg("--no-compare").arg(dir.path()).output().unwrap();
+    let output = spanalloc().args(["demo", "--no-compare"]).arg(dir.path()).output().unwrap();
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(shown.contains("indexed 3 files"), "{shown}");
     assert!(shown.contains("1 not readable, skipped") && shown.contains(name), "{shown}");
 
-    assert_refused(&spanalloc().arg(name).output().unwrap(), &["cannot read", name]);
-    assert_refused(&spanalloc().arg("/dev/null").output().unwrap(), &["/dev/null", "neither"]);
+    assert_refused(&spanalloc().args(["demo", name]).output().unwrap(), &["cannot read", name]);
+    assert_refused(
+        &spanalloc().args(["demo", "/dev/null"]).output().unwrap(),
+        &["/dev/null", "neither"],
+    );
 }

@@ -68,6 +68,21 @@ pub struct PageStats {
     pub metadata_pages: usize,
 }
 
+impl PageStats {
+    /// Of a heap that has reserved nothing.
+    pub const EMPTY: Self = Self {
+        arenas: 0,
+        reserved: 0,
+        committed: 0,
+        pages_in_use: 0,
+        pages_free: 0,
+        metadata_reserved: 0,
+        metadata_committed: 0,
+        metadata_in_use: 0,
+        metadata_pages: 0,
+    };
+}
+
 /// A heap of pages as the layers above see it.
 ///
 /// # Safety

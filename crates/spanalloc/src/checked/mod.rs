@@ -397,7 +397,14 @@ pub fn release() -> usize {
 /// at some moment during the call. Not for signal handlers.
 #[must_use]
 pub fn snapshot() -> Snapshot {
+    let mut snapshot = Snapshot::EMPTY;
+    snapshot_into(&mut snapshot);
+    snapshot
+}
+
+/// As [`snapshot`], written over what was in the place: for threads with a small stack.
+pub fn snapshot_into(snapshot: &mut Snapshot) {
     // Counting takes the heap's lock.
     let _outsider = GATE.wait_as_outsider();
-    thread::slot::<Checked>().snapshot()
+    thread::slot::<Checked>().snapshot_into(snapshot);
 }

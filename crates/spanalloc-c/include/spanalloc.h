@@ -1,0 +1,80 @@
+/* What the C library of the spanalloc allocator offers beyond malloc and its relatives, which the
+ * headers of the C library declare. Link with -lspanalloc_c.
+ *
+ * Made from src/api.rs: SPANALLOC_WRITE_HEADER=1 cargo test -p spanalloc-c --test header */
+
+
+#ifndef SPANALLOC_H
+#define SPANALLOC_H
+
+#include <stddef.h>
+
+// Nothing is reported when the process exits.
+#define SPANALLOC_REPORT_NOTHING 0
+
+// What the heap holds is reported when the process exits, as with SPANALLOC_STATS=1.
+#define SPANALLOC_REPORT_STATS 1
+
+// The heap is drawn when the process exits, as with SPANALLOC_MAP=1.
+#define SPANALLOC_REPORT_MAP 2
+
+// What the heap holds, in bytes unless named otherwise. Exact while no other thread is in the
+// allocator; otherwise each number is one that was true at some moment.
+struct spanalloc_snapshot {
+    // Address space for objects.
+    size_t reserved;
+    // The part of it that has memory: live, cached, free and wasted.
+    size_t committed;
+    // Objects of the program, with what their sizes were rounded up by.
+    size_t live;
+    // Free slots that threads have at hand, and free pages that they keep.
+    size_t cached;
+    // Free slots, and free pages that have memory.
+    size_t free;
+    // Ends of spans, too short for a slot, and pages that became metadata.
+    size_t wasted;
+    // Memory of the allocator's own tables, beside `committed`.
+    size_t metadata;
+    // Number of objects, small and large.
+    size_t objects;
+    // Number of objects above 32 KB.
+    size_t large_objects;
+    // Bytes of those; part of `live`.
+    size_t large;
+    // Number of threads that have a cache.
+    size_t threads;
+};
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// The version of the library, as "0.1.0".
+const char *spanalloc_version(void);
+
+// Writes to `*snapshot` what the heap holds now. Allocates nothing.
+//
+// # Safety
+// `snapshot` may be written to.
+void spanalloc_get_snapshot(struct spanalloc_snapshot *snapshot);
+
+// Writes to the file descriptor what the heap holds now, for people. Allocates nothing. Returns 0, or
+// -1 if it could not be written.
+int spanalloc_dump(int file);
+
+// Gives free memory back to the system. Returns how many bytes that was.
+size_t spanalloc_release(void);
+
+// Trusts the program from now on, as with SPANALLOC_CHECK=0: what cannot be freed is left alone
+// instead of ending the process.
+void spanalloc_trust_program(void);
+
+// Says what is reported when the process exits: SPANALLOC_REPORT_NOTHING, or the sum of
+// SPANALLOC_REPORT_STATS and SPANALLOC_REPORT_MAP. Returns what was reported before.
+int spanalloc_report_at_exit(int what);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* SPANALLOC_H */

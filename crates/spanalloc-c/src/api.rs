@@ -1,0 +1,126 @@
+//! What this library offers beyond the C library's functions: what `spanalloc.h` declares.
+
+use core::ffi::{c_char, c_int};
+use core::sync::atomic::Ordering;
+
+use spanalloc::checked;
+
+use crate::figures::Figures;
+use crate::options::{MAP, STATS};
+use crate::report::{self, Wanted};
+use crate::system::Descriptor;
+use crate::text::{Sink, Text};
+
+/// Nothing is reported when the process exits.
+pub const SPANALLOC_REPORT_NOTHING: c_int = 0;
+/// What the heap holds is reported when the process exits, as with SPANALLOC_STATS=1.
+pub const SPANALLOC_REPORT_STATS: c_int = 1;
+/// The heap is drawn when the process exits, as with SPANALLOC_MAP=1.
+pub const SPANALLOC_REPORT_MAP: c_int = 2;
+
+/// What the heap holds, in bytes unless named otherwise. Exact while no other thread is in the
+/// allocator; otherwise each number is one that was true at some moment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types, reason = "the name in C")]
+pub struct spanalloc_snapshot {
+    /// Address space for objects.
+    pub reserved: usize,
+    /// The part of it that has memory: live, cached, free and wasted.
+    pub committed: usize,
+    /// Objects of the program, with what their sizes were rounded up by.
+    pub live: usize,
+    /// Free slots that threads have at hand, and free pages that they keep.
+    pub cached: usize,
+    /// Free slots, and free pages that have memory.
+    pub free: usize,
+    /// Ends of spans, too short for a slot, and pages that became metadata.
+    pub wasted: usize,
+    /// Memory of the allocator's own tables, beside `committed`.
+    pub metadata: usize,
+    /// Number of objects, small and large.
+    pub objects: usize,
+    /// Number of objects above 32 KB.
+    pub large_objects: usize,
+    /// Bytes of those; part of `live`.
+    pub large: usize,
+    /// Number of threads that have a cache.
+    pub threads: usize,
+}
+
+/// The version of the library, as "0.1.0".
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}
+
+/// Writes to `*snapshot` what the heap holds now. Allocates nothing.
+///
+/// # Safety
+/// `snapshot` may be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanalloc_get_snapshot(snapshot: *mut spanalloc_snapshot) {
+    let figures = Figures::now();
+    let cached = figures.cached + figures.kept_pages;
+    let free = figures.free + figures.free_pages;
+    let answer = spanalloc_snapshot {
+        reserved: figures.reserved,
+        committed: figures.committed,
+        live: figures.live(),
+        cached,
+        free,
+        wasted: figures.committed.saturating_sub(figures.live() + cached + free),
+        metadata: figures.metadata,
+        objects: figures.objects,
+        large_objects: figures.large_objects,
+        large: figures.live_large,
+        threads: figures.threads,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { snapshot.write(answer) };
+}
+
+/// Writes to the file descriptor what the heap holds now, for people. Allocates nothing. Returns 0, or
+/// -1 if it could not be written.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_dump(file: c_int) -> c_int {
+    let mut buffer = [0; 1024];
+    let mut to = Watched { file: Descriptor(file), failed: false };
+    let mut text = Text::new(&mut buffer, &mut to);
+    report::write(&mut text, Wanted { stats: true, map: false });
+    if to.failed { -1 } else { 0 }
+}
+
+/// A file, and whether writing to it failed.
+struct Watched {
+    file: Descriptor,
+    failed: bool,
+}
+
+impl Sink for Watched {
+    fn write(&mut self, text: &[u8]) {
+        self.failed = self.failed || !self.file.write_all(text);
+    }
+}
+
+/// Gives free memory back to the system. Returns how many bytes that was.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_release() -> usize {
+    checked::release()
+}
+
+/// Trusts the program from now on, as with SPANALLOC_CHECK=0: what cannot be freed is left alone
+/// instead of ending the process.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_trust_program() {
+    checked::trust_program();
+}
+
+/// Says what is reported when the process exits: SPANALLOC_REPORT_NOTHING, or the sum of
+/// SPANALLOC_REPORT_STATS and SPANALLOC_REPORT_MAP. Returns what was reported before.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_report_at_exit(what: c_int) -> c_int {
+    let stats = STATS.swap(what & SPANALLOC_REPORT_STATS != 0, Ordering::Relaxed);
+    let map = MAP.swap(what & SPANALLOC_REPORT_MAP != 0, Ordering::Relaxed);
+    c_int::from(stats) * SPANALLOC_REPORT_STATS + c_int::from(map) * SPANALLOC_REPORT_MAP
+}

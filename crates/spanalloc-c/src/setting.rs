@@ -1,0 +1,187 @@
+//! One variable of the environment, read as an option of this library.
+
+use core::ffi::c_int;
+
+use crate::text::{Sink, Text};
+
+/// What a variable asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setting<'a> {
+    /// `SPANALLOC_CHECK`: whether misuse ends the process.
+    Check(bool),
+    /// `SPANALLOC_STATS`: whether the heap is described when the process exits.
+    Stats(bool),
+    /// `SPANALLOC_MAP`: whether the heap is drawn when the process exits.
+    Map(bool),
+    /// `SPANALLOC_REPORT`: the file that the report is appended to.
+    Report(&'a [u8]),
+    /// `SPANALLOC_REPORT_PID`: the only process that reports.
+    ReportPid(c_int),
+    /// Nothing of this library.
+    Nothing,
+}
+
+/// What every name of an option begins with.
+const PREFIX: &[u8] = b"SPANALLOC_";
+
+/// Beginnings of names that belong to the command and the tests, not to the library.
+const OTHERS: [&[u8]; 4] =
+    [b"SPANALLOC_DEMO_", b"SPANALLOC_TEST_", b"SPANALLOC_REQUIRE_", b"SPANALLOC_WRITE_"];
+
+/// Reads the value of one option; None if it is wrong.
+type Read = for<'a> fn(&'a [u8]) -> Option<Setting<'a>>;
+
+/// All options: the name, what a value must be, and how it is read.
+const OPTIONS: [(&[u8], &str, Read); 5] = [
+    (b"SPANALLOC_CHECK", "0 or 1", |value| switch(value).map(Setting::Check)),
+    (b"SPANALLOC_STATS", "0 or 1", |value| switch(value).map(Setting::Stats)),
+    (b"SPANALLOC_MAP", "0 or 1", |value| switch(value).map(Setting::Map)),
+    (b"SPANALLOC_REPORT", "the name of a file", |value| {
+        (!value.is_empty() && value.len() < LONGEST_PATH).then_some(Setting::Report(value))
+    }),
+    (b"SPANALLOC_REPORT_PID", "the number of a process", |value| {
+        number(value).map(Setting::ReportPid)
+    }),
+];
+
+/// Bytes of the longest path, its end included.
+pub(crate) const LONGEST_PATH: usize = 4096;
+
+/// A variable that looks like an option and is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wrong<'a> {
+    /// The variable with its value, or its name alone if that is what is wrong.
+    text: &'a [u8],
+    /// What it is not.
+    wanted: &'static str,
+}
+
+/// What `variable`, as `NAME=value`, asks for.
+pub(crate) fn read(variable: &[u8]) -> Result<Setting<'_>, Wrong<'_>> {
+    if !variable.starts_with(PREFIX) || OTHERS.iter().any(|other| variable.starts_with(other)) {
+        return Ok(Setting::Nothing);
+    }
+    let equals = variable.iter().position(|byte| *byte == b'=').unwrap_or(variable.len());
+    let name = variable.get(..equals).unwrap_or_default();
+    let value = variable.get(equals + 1..).unwrap_or_default();
+    for (known, wanted, read) in &OPTIONS {
+        if *known == name {
+            return read(value).ok_or(Wrong { text: variable, wanted });
+        }
+    }
+    Err(Wrong { text: name, wanted: "an option" })
+}
+
+fn switch(value: &[u8]) -> Option<bool> {
+    match value {
+        b"0" => Some(false),
+        b"1" => Some(true),
+        _ => None,
+    }
+}
+
+fn number(value: &[u8]) -> Option<c_int> {
+    let mut number: c_int = 0;
+    for byte in value {
+        let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number = number.checked_mul(10)?.checked_add(c_int::from(digit))?;
+    }
+    (number > 0).then_some(number)
+}
+
+/// Bytes of a wrong variable that are shown.
+const SHOWN: usize = 100;
+
+impl Wrong<'_> {
+    /// One line: `spanalloc: SPANALLOC_CHECK=maybe is not 0 or 1; ignored`.
+    pub(crate) fn tell(&self, sink: impl Sink) {
+        let mut buffer = [0; 200];
+        let mut text = Text::new(&mut buffer, sink);
+        text.put("spanalloc: ");
+        for byte in self.text.iter().take(SHOWN) {
+            let shown = if (b' '..=b'~').contains(byte) { *byte } else { b'?' };
+            text.put_bytes(&[shown]);
+        }
+        if self.text.len() > SHOWN {
+            text.put("...");
+        }
+        text.put(" is not ").put(self.wanted).put("; ignored\n").send();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::String;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    struct Line<'a>(&'a mut Vec<u8>);
+
+    impl Sink for Line<'_> {
+        fn write(&mut self, text: &[u8]) {
+            self.0.extend_from_slice(text);
+        }
+    }
+
+    fn complaint(variable: &[u8]) -> String {
+        let mut line = Vec::new();
+        read(variable).unwrap_err().tell(Line(&mut line));
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn options_are_what_they_say() {
+        assert_eq!(read(b"SPANALLOC_CHECK=0"), Ok(Setting::Check(false)));
+        assert_eq!(read(b"SPANALLOC_STATS=1"), Ok(Setting::Stats(true)));
+        assert_eq!(read(b"SPANALLOC_MAP=1"), Ok(Setting::Map(true)));
+        assert_eq!(read(b"SPANALLOC_REPORT=a=b"), Ok(Setting::Report(b"a=b")));
+        assert_eq!(read(b"SPANALLOC_REPORT_PID=2147483647"), Ok(Setting::ReportPid(c_int::MAX)));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_nothing() {
+        let others: [&[u8]; 7] = [
+            b"",
+            b"PATH=/bin",
+            b"SPANALLOC",
+            b"spanalloc_check=maybe",
+            b"SPANALLOC_DEMO_ALLOCATOR=x",
+            b"SPANALLOC_TEST_CHILD=x",
+            b"SPANALLOC_REQUIRE_PROGRAMS=1",
+        ];
+        assert_eq!(others.map(read), [Ok(Setting::Nothing); 7]);
+    }
+
+    #[test]
+    fn a_wrong_option_gets_one_line() {
+        let line = "spanalloc: SPANALLOC_CHECK=maybe is not 0 or 1; ignored\n";
+        assert_eq!(complaint(b"SPANALLOC_CHECK=maybe"), line);
+        let line = "spanalloc: SPANALLOC_CHEK is not an option; ignored\n";
+        assert_eq!(complaint(b"SPANALLOC_CHEK=1"), line);
+        let line = "spanalloc: SPANALLOC_REPORT= is not the name of a file; ignored\n";
+        assert_eq!(complaint(b"SPANALLOC_REPORT="), line);
+        for value in ["", "0", "-1", "2147483648", "1x"] {
+            let variable = std::format!("SPANALLOC_REPORT_PID={value}");
+            let line =
+                std::format!("spanalloc: {variable} is not the number of a process; ignored\n");
+            assert_eq!(complaint(variable.as_bytes()), line);
+        }
+        for wrong in ["SPANALLOC_STATS", "SPANALLOC_MAP=", "SPANALLOC_MAP=11"] {
+            assert!(complaint(wrong.as_bytes()).ends_with("is not 0 or 1; ignored\n"));
+        }
+    }
+
+    #[test]
+    fn a_long_or_strange_value_makes_no_long_or_strange_line() {
+        let mut long = b"SPANALLOC_CHECK=".to_vec();
+        long.extend(vec![b'x'; 5000]);
+        assert_eq!(complaint(&long).len(), 11 + SHOWN + "... is not 0 or 1; ignored\n".len());
+        let line = "spanalloc: SPANALLOC_CHECK=??[31m is not 0 or 1; ignored\n";
+        assert_eq!(complaint(b"SPANALLOC_CHECK=\n\x1b[31m"), line);
+        let mut path = b"SPANALLOC_REPORT=".to_vec();
+        path.extend(vec![b'x'; LONGEST_PATH]);
+        assert!(read(&path).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! Forks, and programs started by others, while other threads are inside the allocator.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::limited::passes;
+use common::native::{PLAIN, Workshop, preloaded_with, times};
+
+/// Runs one scenario of `fork.c`.
+#[track_caller]
+fn scenario(name: &str, times: &str) {
+    let Some(workshop) = Workshop::open() else { return };
+    let program = workshop.program("fork.c", PLAIN);
+    passes(common::preloaded(program).args([name, times]), 150);
+}
+
+#[test]
+fn handlers_that_allocate_registered_early_and_late() {
+    let Some(workshop) = Workshop::open() else { return };
+    let program = workshop.program("fork.c", PLAIN);
+    let (early, ours) = (workshop.library("early.c", PLAIN), common::library());
+    for order in [[&*ours, &*early], [&*early, &*ours]] {
+        passes(preloaded_with(&program, &order).args(["handlers", &times(300, 150)]), 150);
+    }
+}
+
+#[test]
+fn a_child_starts_threads() {
+    scenario("threads", &times(300, 100));
+}
+
+#[test]
+fn a_child_forks() {
+    scenario("children", &times(300, 100));
+}
+
+#[test]
+fn two_threads_fork_at_once() {
+    scenario("two_at_once", &times(300, 100));
+}
+
+#[test]
+fn in_a_signal_handler() {
+    scenario("in_signal_handler", &times(1000, 300));
+}
+
+#[test]
+fn in_a_signal_handler_with_fork_handlers_that_allocate() {
+    scenario("handlers_in_signal_handler", &times(1000, 300));
+}
+
+#[test]
+fn in_a_signal_handler_and_the_child_allocates() {
+    scenario("allocates_after_signal_handler", &times(1000, 300));
+}
+
+#[test]
+fn beside_threads_with_stream_locks() {
+    let Some(workshop) = Workshop::open() else { return };
+    let program = workshop.program("fork.c", PLAIN);
+    for _ in 0..20 {
+        passes(common::preloaded(&program).args(["streams", &times(50, 20)]), 60);
+    }
+}
+
+#[test]
+fn spawned_programs() {
+    let Some(workshop) = Workshop::open() else { return };
+    let program = workshop.program("fork.c", PLAIN);
+    let count = times(10_000, 1_000);
+    passes(common::preloaded(program).args(["spawn", &count, "/bin/true"]), 150);
+}
+
+#[test]
+fn programs_started_by_rust() {
+    passes(&mut common::child("starts_programs"), 150);
+}
+
+/// What a child does, in its own process: a test that does nothing in this one.
+#[test]
+fn child() {
+    if std::env::var(common::CHILD).is_err() {
+        return;
+    }
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let words: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+                    assert_eq!(words.concat().len(), 190);
+                }
+            });
+        }
+        for number in 0..300 {
+            let mut command = Command::new("/bin/echo");
+            if number % 2 == 0 {
+                // A changed environment and working directory.
+                command.env("NUMBER", number.to_string()).current_dir("/");
+            }
+            let output = command.arg(number.to_string()).output().unwrap();
+            assert_eq!(output.stdout, format!("{number}\n").into_bytes());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
