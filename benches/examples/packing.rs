@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::time::Instant;
 
 use spanalloc_bench::Random;
-use spanalloc_cache::{Policy, ThreadCache};
+use spanalloc_cache::{Magazines, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::Go67;
 use spanalloc_os::Mmap;
@@ -24,12 +24,15 @@ struct Pack7;
 struct Pack16;
 
 impl Policy for Pack0 {
+    type Bin = Magazines;
     const PACK_MAX: usize = 0;
 }
 impl Policy for Pack7 {
+    type Bin = Magazines;
     const PACK_MAX: usize = 7;
 }
 impl Policy for Pack16 {
+    type Bin = Magazines;
     const PACK_MAX: usize = 16;
 }
 

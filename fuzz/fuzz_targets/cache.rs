@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use libfuzzer_sys::fuzz_target;
-use spanalloc_cache::{Fast, Policy, ThreadCache};
+use spanalloc_cache::{Checked, Fast, Magazines, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::{ClassTable, Go67, Rule, SizeClasses};
 use spanalloc_os::{Faulty, Fixed, Limited, Mmap, OsSource, Verb};
@@ -19,13 +19,8 @@ use spanalloc_testkit::{Operation, Replay, Returning, Subject, Tally};
 struct PackAll;
 
 impl Policy for PackAll {
+    type Bin = Magazines;
     const PACK_MAX: usize = 16;
-}
-
-struct PackNone;
-
-impl Policy for PackNone {
-    const PACK_MAX: usize = 0;
 }
 
 struct Sparse;
@@ -137,7 +132,7 @@ fuzz_target!(|bytes: &[u8]| {
     match first % 8 {
         0 => play::<Go67, Fast>(Fixed::new(&mut buffer), &operations),
         1 => play::<Go67, PackAll>(Fixed::new(&mut buffer), &operations),
-        2 => play::<Go67, PackNone>(Fixed::new(&mut buffer[..BUFFER_BYTES / 4]), &operations),
+        2 => play::<Go67, Checked>(Fixed::new(&mut buffer[..BUFFER_BYTES / 4]), &operations),
         3 => play::<Sparse, PackAll>(Fixed::new(&mut buffer), &operations),
         4 if first >= 128 => play::<Go67, Fast>(os, &operations),
         4 => play::<Go67, Fast>(Limited::with_committed(os, 256 << 20, 2 << 20), &operations),

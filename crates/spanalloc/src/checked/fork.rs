@@ -70,7 +70,7 @@ extern "C" fn child() {
         return;
     }
     // With signals blocked.
-    let _outsider = GATE.wait_as_outsider();
+    let Some(_outsider) = GATE.enter_as_outsider() else { return };
     for_each_other(|state| {
         // SAFETY: the state was registered with these lists; its thread is not in this process, was
         // not in a slow path, and will never be back.

@@ -41,6 +41,8 @@ pub(super) struct Gate {
     outsiders: AtomicU32,
     /// Whether everybody was out when the gate was closed last.
     drained: AtomicBool,
+    /// Whether this is the child of a fork during which somebody was inside.
+    in_pieces: AtomicBool,
 }
 
 impl Gate {
@@ -50,6 +52,7 @@ impl Gate {
             forker: AtomicUsize::new(0),
             outsiders: AtomicU32::new(0),
             drained: AtomicBool::new(false),
+            in_pieces: AtomicBool::new(false),
         }
     }
 
@@ -79,11 +82,12 @@ impl Gate {
         self.is_open().then_some(guard)
     }
 
-    /// Enters without a state, as soon as the gate is open. For threads that end, and so hold
-    /// nothing that a forking thread could wait for.
-    pub(super) fn wait_as_outsider(&self) -> Outsider<'_> {
+    /// Enters without a state, as soon as the gate is open; None if it is closed for good. For threads
+    /// that hold nothing that a forking thread could wait for.
+    pub(super) fn wait_as_outsider(&self) -> Option<Outsider<'_>> {
         loop {
-            if let Some(guard) = self.enter_as_outsider() {
+            let guard = self.enter_as_outsider();
+            if guard.is_some() || self.in_pieces.load(Ordering::Relaxed) {
                 return guard;
             }
             system::yield_now();
@@ -127,6 +131,7 @@ impl Gate {
         let whole = self.drained.load(Ordering::Relaxed);
         self.outsiders.store(0, Ordering::Relaxed);
         self.forker.store(0, Ordering::Relaxed);
+        self.in_pieces.store(!whole, Ordering::Relaxed);
         self.forkers.store(u32::from(!whole), Ordering::Relaxed);
         whole
     }
@@ -224,5 +229,6 @@ mod tests {
         gate.close(false, || false);
         assert!(!gate.reopen_in_child());
         assert!(gate.enter(&inside).is_none());
+        assert!(gate.wait_as_outsider().is_none(), "nobody waits for what never comes");
     }
 }

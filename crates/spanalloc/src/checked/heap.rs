@@ -54,8 +54,9 @@ impl Program for Checked {
     }
 
     unsafe fn close(cache: Cache) {
-        let _outsider = GATE.wait_as_outsider();
-        // SAFETY: the caller's promise is passed on.
-        unsafe { cache.close() };
+        if let Some(_outsider) = GATE.wait_as_outsider() {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { cache.close() };
+        }
     }
 }

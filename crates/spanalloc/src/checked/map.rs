@@ -27,7 +27,7 @@ pub enum Use {
 ///
 /// The heap's lock is held: `visit` must not allocate. Not for signal handlers.
 pub fn for_each_run(mut visit: impl FnMut(usize, usize, Use)) {
-    let _outsider = GATE.wait_as_outsider();
+    let Some(_outsider) = GATE.wait_as_outsider() else { return };
     let central = Checked::central();
     central.heap().for_each_run(|address, pages, state| match state {
         PageState::Untouched => visit(address, pages, Use::Untouched),

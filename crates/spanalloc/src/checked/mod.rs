@@ -394,7 +394,8 @@ pub fn release() -> usize {
 /// What the heap of [`Checked`] holds now. Allocates nothing.
 ///
 /// Exact while no other thread is inside the allocator; otherwise each number is one that was true
-/// at some moment during the call. Not for signal handlers.
+/// at some moment during the call. Of nothing in the child of a fork that came while a thread was inside
+/// the allocator and could not get out. Not for signal handlers.
 #[must_use]
 pub fn snapshot() -> Snapshot {
     let mut snapshot = Snapshot::EMPTY;
@@ -405,6 +406,8 @@ pub fn snapshot() -> Snapshot {
 /// As [`snapshot`], written over what was in the place: for threads with a small stack.
 pub fn snapshot_into(snapshot: &mut Snapshot) {
     // Counting takes the heap's lock.
-    let _outsider = GATE.wait_as_outsider();
-    thread::slot::<Checked>().snapshot_into(snapshot);
+    match GATE.wait_as_outsider() {
+        Some(_outsider) => thread::slot::<Checked>().snapshot_into(snapshot),
+        None => *snapshot = Snapshot::EMPTY,
+    }
 }
