@@ -127,10 +127,12 @@ fn print_table(table: &Table, contenders: &[Entry], rounds: usize) {
     for entry in contenders {
         println!("- {}: {}", entry.name, (entry.version)());
     }
-    // The system's malloc is the last, and the only other one without the peers.
+    // Without the peers, the system's malloc comes second.
     let rival = contenders.get(1).map_or("system", |entry| entry.name);
     println!("\n{}", table.markdown(rival));
-    if let Some(ratio) = table.mean_ratio("spanalloc", rival) {
-        println!("spanalloc takes {ratio:.3} times the time of {rival} (geometric mean).");
+    for own in contenders.iter().filter(|entry| entry.name.starts_with("spanalloc")) {
+        if let Some(ratio) = table.mean_ratio(own.name, rival) {
+            println!("{} takes {ratio:.3} times the time of {rival} (geometric mean).", own.name);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System, handle_alloc_error};
 use std::rc::Rc;
 
-use spanalloc::Spanalloc;
+use spanalloc::{Checked, Spanalloc};
 
 use crate::workload::{Plan, Running, Session};
 
@@ -81,13 +81,14 @@ impl Entry {
     }
 }
 
-/// All contenders: spanalloc first, the system's malloc last, the peers (if built) between them.
+/// All contenders: spanalloc first, then the peers (if built), the system's malloc, and spanalloc's
+/// other allocator.
 #[must_use]
 pub fn contenders() -> Vec<Entry> {
     let mut all = vec![Entry::of::<This>()];
     #[cfg(feature = "peers")]
     all.extend(crate::peers::PEERS);
-    all.push(Entry::of::<Malloc>());
+    all.extend([Entry::of::<Malloc>(), Entry::of::<Other>()]);
     all
 }
 
@@ -102,6 +103,20 @@ impl Contender for This {
 
     fn version() -> String {
         format!("{}, policy Fast", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// The facade's allocator that checks the program.
+#[derive(Debug)]
+pub struct Other;
+
+impl Contender for Other {
+    const NAME: &'static str = "spanalloc, checked";
+    type Allocator = Checked;
+    const ALLOCATOR: Checked = Checked;
+
+    fn version() -> String {
+        format!("{}, policy Checked", env!("CARGO_PKG_VERSION"))
     }
 }
 

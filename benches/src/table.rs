@@ -112,7 +112,8 @@ impl Table {
     /// The last two columns of a row.
     fn ratios(&self, times: &[Option<f64>], rival: Option<usize>) -> String {
         let ratio = |column: usize| Some((*times.first()?)? / (*times.get(column)?)?);
-        let others = 1..self.contenders.len();
+        let own = |column: &usize| self.contenders[*column].starts_with("spanalloc");
+        let others = (1..self.contenders.len()).filter(|column| !own(column));
         let best = others.filter_map(|column| Some((ratio(column)?, column)));
         let best = best.max_by(|a, b| a.0.total_cmp(&b.0));
         let rival = rival.and_then(ratio).map_or("-".into(), |ratio| format!("{ratio:.2}"));

@@ -80,6 +80,45 @@ static void fork_often(int count, void (*work)(void)) {
     }
 }
 
+/* Threads that keep what they made for long, whatever went on when they made it. */
+#define KEPT 10000
+
+static void *keeps(void *seed) {
+    unsigned random = (unsigned)(size_t)seed;
+    struct object **kept = calloc(KEPT, sizeof *kept);
+    CHECK(kept);
+    while (!stopped()) {
+        struct object **place = &kept[next(&random) % KEPT];
+        unmake(*place);
+        *place = make(16 + next(&random) % 1000);
+    }
+    for (int place = 0; place < KEPT; place++)
+        unmake(kept[place]);
+    free(kept);
+    return NULL;
+}
+
+static void fork_beside_keepers(int count) {
+    pthread_t threads[2];
+    long early = 0;
+    for (size_t number = 0; number < 2; number++)
+        CHECK(pthread_create(&threads[number], NULL, keeps, (void *)(number + 1)) == 0);
+    for (int number = 0; number < count; number++) {
+        if (number == count / 10)
+            early = resident();
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0)
+            _exit(0);
+        wait_for(child);
+    }
+    long late = resident();
+    stop = 1;
+    for (int number = 0; number < 2; number++)
+        CHECK(pthread_join(threads[number], NULL) == 0);
+    printf("early=%ld late=%ld growth=%ld\n", early, late, late - early);
+}
+
 /* Fork handlers of an older library and of this program allocate; a thread allocates with a lock
  * that the older library's handlers take. */
 static void (*early_step)(struct holder *);
@@ -253,6 +292,10 @@ int main(int argc, char **argv) {
     int count = times(argc, argv);
     if (named(argv, "streams")) {
         streams(count);
+        return 0;
+    }
+    if (named(argv, "keepers")) {
+        fork_beside_keepers(count);
         return 0;
     }
     mask_alarm(SIG_BLOCK);
