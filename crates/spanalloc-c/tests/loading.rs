@@ -47,13 +47,11 @@ fn modules_with_thread_locals_come_and_go() {
 /// Runs an ordinary program under our library and another one, which says its name at the end. The
 /// system relocates the last library of such a list first.
 #[track_caller]
-fn beside(name: &str, ours_is_first: &[bool]) {
+fn beside(name: &str, ours: &Path) {
     let Some(workshop) = Workshop::open() else { return };
     let program = workshop.program("program.c", PLAIN);
     let other = workshop.library(&format!("{name}.c"), NO_PLT);
-    let ours = common::library();
-    for first in ours_is_first {
-        let order = if *first { [&*ours, &*other] } else { [&*other, &*ours] };
+    for order in [[ours, &other], [&other, ours]] {
         let ended = passes(&mut preloaded_with(&program, &order), 30);
         assert_eq!(ended.out, format!("program {name} "), "{order:?}");
     }
@@ -61,19 +59,19 @@ fn beside(name: &str, ours_is_first: &[bool]) {
 
 #[test]
 fn beside_a_library_whose_constructor_allocates() {
-    beside("constructor", &[true, false]);
+    beside("constructor", &common::library());
 }
 
-/// Ours is called before it is relocated if it is the first. A debug build cannot be: it calls the
-/// smallest functions through a table that is empty then.
+/// Ours is called before it is relocated if it is the first. That is for release builds: others call
+/// even the smallest functions through a table that is empty then.
 #[test]
 fn beside_a_library_that_allocates_while_it_is_relocated() {
-    beside("resolver", if cfg!(debug_assertions) { &[false] } else { &[true, false] });
+    beside("resolver", &common::released());
 }
 
 #[test]
 fn beside_a_library_that_wraps_mmap() {
-    beside("wrapper", &[true, false]);
+    beside("wrapper", &common::library());
 }
 
 #[test]

@@ -24,15 +24,15 @@ fn scenario(name: &str, count: &str) {
 
 #[test]
 fn every_100_us_in_the_main_thread() {
-    scenario("main", &times(50_000, 10_000));
+    scenario("main", &times(30_000, 10_000));
 }
 
 #[test]
 fn every_100_us_in_four_threads() {
-    scenario("threads", &times(50_000, 10_000));
+    scenario("threads", &times(30_000, 10_000));
 }
 
 #[test]
 fn in_threads_that_begin_and_end() {
-    scenario("young_threads", &times(50_000, 5_000));
+    scenario("young_threads", &times(30_000, 5_000));
 }

@@ -3,10 +3,12 @@
 
 pub mod calls;
 pub mod job;
+pub mod limited;
 pub mod mappings;
 pub mod misuse;
+pub mod native;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The shared library, as cargo built it for this test: beside the test itself.
@@ -15,6 +17,25 @@ pub fn library() -> PathBuf {
     let library = test.with_file_name("libspanalloc_c.so");
     assert!(library.exists(), "{} is not there", library.display());
     library
+}
+
+/// The shared library as a user builds it for a release, whatever the profile of this test is.
+pub fn released() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("released");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--release", "-p", "spanalloc-c", "--target-dir"]).arg(&target);
+    // It is the build of a user, not of whoever runs this test.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let others = ["CARGO_PROFILE_", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_", "RUSTFLAGS"];
+        if others.iter().any(|other| name.starts_with(other)) {
+            command.env_remove(&*name);
+        }
+    }
+    let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    target.join("release/libspanalloc_c.so")
 }
 
 /// A command that runs under the library.
@@ -34,6 +55,3 @@ pub fn child(name: &str) -> Command {
 
 /// The environment variable that names what a child process does.
 pub const CHILD: &str = "SPANALLOC_TEST_CHILD";
-
-pub mod limited;
-pub mod native;

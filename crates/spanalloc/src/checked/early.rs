@@ -2,6 +2,7 @@
 //! other libraries. Nothing here needs a relocation. A fixed room is handed out from front to back,
 //! and nothing comes back.
 
+use core::alloc::Layout;
 use core::cell::UnsafeCell;
 use core::ptr;
 
@@ -59,20 +60,39 @@ pub(super) fn bytes(object: *mut u8) -> Option<usize> {
     Some(unsafe { object.sub(HEADER).cast::<usize>().read() })
 }
 
-/// Copies bytes without a call to anything.
+/// A new object with the contents of one of the room, as far as they fit, or null.
 ///
 /// # Safety
-/// As `copy_nonoverlapping`.
-pub(super) unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
-    for at in 0..bytes {
-        // SAFETY: the caller's promise.
-        unsafe { to.add(at).write_volatile(from.add(at).read_volatile()) };
+/// The object is the caller's.
+pub(super) unsafe fn realloc(object: *mut u8, new: Layout) -> *mut u8 {
+    let moved = alloc(new.size(), new.align());
+    let kept = bytes(object).unwrap_or(0).min(new.size());
+    if !moved.is_null() {
+        for at in 0..kept {
+            // SAFETY: both objects have that many bytes and are the caller's. One by one, and
+            // volatile, because copying would be a call.
+            unsafe { moved.add(at).write_volatile(object.add(at).read_volatile()) };
+        }
     }
+    moved
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contents_are_kept() {
+        let object = alloc(3, 1);
+        // SAFETY: the objects have these sizes.
+        unsafe {
+            object.copy_from(b"abc".as_ptr(), 3);
+            let larger = realloc(object, Layout::new::<[u8; 5]>());
+            assert_eq!(larger.cast::<[u8; 5]>().read(), *b"abc\0\0");
+            let smaller = realloc(larger, Layout::new::<[u8; 2]>());
+            assert_eq!(smaller.cast::<[u8; 2]>().read(), *b"ab");
+        }
+    }
 
     #[test]
     fn objects_are_aligned_apart_and_know_their_size() {

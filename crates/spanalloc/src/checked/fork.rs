@@ -29,11 +29,6 @@ fn own() -> Option<&'static CacheState> {
     }
 }
 
-/// Whether the calling thread is in the heap.
-fn is_inside() -> bool {
-    own().is_some_and(|state| state.inside().load(Ordering::Relaxed) != OUTSIDE)
-}
-
 /// Calls `visit` with the state of every other thread that has one.
 fn for_each_other(mut visit: impl FnMut(&'static CacheState)) {
     let own = own().map_or(ptr::null(), ptr::from_ref);
@@ -66,7 +61,7 @@ extern "C" fn child() {
     let whole = GATE.reopen_in_child();
     // A signal handler that forked may have interrupted this thread anywhere in the heap: it is not
     // to be entered before that has come to its end.
-    if !whole || is_inside() {
+    if !whole || super::is_inside() {
         return;
     }
     // With signals blocked.

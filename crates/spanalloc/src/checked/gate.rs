@@ -3,8 +3,9 @@
 //! The child of a fork has a copy of the heap and only the thread that forked. The copy is whole if
 //! nobody was inside at that moment: nobody held a lock, nobody was changing a list. So the
 //! forking thread closes the gate, waits until everybody is out, and opens it again in both
-//! processes. Nobody waits at a closed gate: a thread that holds what the forking thread is about to
-//! wait for (a lock of stdio, say) would wait for ever. It goes to the [shelter](super::shelter).
+//! processes. Nobody waits at a closed gate for long: a thread that holds what the forking thread is about to
+//! wait for (a lock of stdio, say) would wait for ever. It waits for a moment, which is nearly always
+//! enough, and goes to the [shelter](super::shelter) then.
 //!
 //! What a thread is doing is noted in its cache's state:
 //!
@@ -16,6 +17,8 @@
 //!
 //! A signal handler that finds its thread inside does not enter, but goes to the shelter, too.
 //! Threads without a state of their own are counted as outsiders, and take no signals meanwhile.
+
+use core::time::Duration;
 
 use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use spanalloc_sync::spin_pause;
@@ -29,6 +32,8 @@ pub(super) const SLOW: u8 = 2;
 
 /// How often a closing thread looks whether the others are out before it gives up: some seconds.
 const LOOKS: u32 = 200_000;
+/// How long a thread waits at a closed gate before it goes to the shelter.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The gate of a heap. All zeroes is an open one.
 #[derive(Debug)]
@@ -123,6 +128,19 @@ impl Gate {
         let one_less = |forkers: u32| forkers.checked_sub(1);
         // Release: whoever finds the gate open comes after this.
         let _ = self.forkers.fetch_update(Ordering::SeqCst, Ordering::Relaxed, one_less);
+        system::wake_all(&self.forkers);
+    }
+
+    /// Waits for a moment that the gate opens. False if it did not.
+    pub(super) fn wait_a_moment(&self) -> bool {
+        if self.in_pieces.load(Ordering::Relaxed) {
+            return false;
+        }
+        let forkers = self.forkers.load(Ordering::Relaxed);
+        if forkers != 0 {
+            system::sleep_while(&self.forkers, forkers, PATIENCE);
+        }
+        self.is_open()
     }
 
     /// Opens the gate in the child, which has one thread. If somebody was inside it stays closed:

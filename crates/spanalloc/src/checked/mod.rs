@@ -63,8 +63,7 @@ impl Fast {
     /// None if the thread has no cache, or is inside already.
     #[inline(always)]
     fn enter() -> Option<Self> {
-        let slot = Checked::slot();
-        if slot.is_null() {
+        if is_early() {
             return None;
         }
         let cache = thread::slot::<Checked>();
@@ -93,15 +92,26 @@ enum Entry {
     Outsider(#[allow(dead_code, reason = "held until it is dropped")] Outsider<'static>),
     /// Not into the heap.
     Shelter,
-    /// Nowhere that needs a relocation.
-    Early,
+}
+
+/// Whether the library is not relocated yet: then nothing may be called that is not part of it, not even
+/// what copies memory.
+#[inline(always)]
+fn is_early() -> bool {
+    Checked::slot().is_null()
 }
 
 impl Entry {
+    /// Where the calling thread may go, now or in a moment.
     fn find() -> Self {
-        if Checked::slot().is_null() {
-            return Self::Early;
+        let entry = Self::find_now();
+        if matches!(entry, Self::Shelter) && !is_inside() && GATE.wait_a_moment() {
+            return Self::find_now();
         }
+        entry
+    }
+
+    fn find_now() -> Self {
         let stage = match thread::stage::<Checked>() {
             Stage::Unset => Self::start(),
             other => other,
@@ -175,14 +185,31 @@ pub fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn alloc_slow(layout: Layout) -> (*mut u8, bool) {
+    if is_early() {
+        return (early::alloc(layout.size(), layout.align()), true);
+    }
     match Entry::find() {
         Entry::Own(cache, _inside) => {
             Checked::central().catch_up();
             cache.alloc_known(layout)
         }
         Entry::Outsider(_outsider) => (raw(Checked::fallback().lock().alloc(layout)), false),
-        Entry::Shelter => (raw(shelter::alloc(layout)), false),
-        Entry::Early => (early::alloc(layout.size(), layout.align()), true),
+        Entry::Shelter => (raw(shelter::alloc(layout).or_else(|| alloc_at_last(layout))), false),
+    }
+}
+
+/// Memory from the heap for a thread for which the shelter had none, as soon as it may enter.
+fn alloc_at_last(layout: Layout) -> Option<NonNull<u8>> {
+    let _outsider = if is_inside() { None } else { GATE.wait_as_outsider() }?;
+    Checked::fallback().lock().alloc(layout)
+}
+
+/// Whether this is a signal handler that interrupted the calling thread in the heap.
+fn is_inside() -> bool {
+    match thread::stage::<Checked>() {
+        Stage::Live(cache) => cache.state().inside().load(Ordering::Relaxed) != OUTSIDE,
+        Stage::Starting => true,
+        Stage::Unset | Stage::Ended => false,
     }
 }
 
@@ -226,6 +253,9 @@ fn rehome_slow(span: SpanRef) {
 #[cold]
 #[inline(never)]
 unsafe fn free_slow(object: *mut u8) {
+    if is_early() {
+        return;
+    }
     // SAFETY: the caller's promise is passed on.
     let freed = unsafe {
         match Entry::find() {
@@ -237,7 +267,6 @@ unsafe fn free_slow(object: *mut u8) {
                 Cache::free_unsized_uncached(Checked::central(), object, false)
             }
             Entry::Shelter => Cache::free_unsized_uncached(Checked::central(), object, true),
-            Entry::Early => return,
         }
     };
     if let Err(report) = freed {
@@ -297,7 +326,7 @@ pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize) {
 #[cold]
 #[inline(never)]
 fn check_layout(object: *mut u8, size: usize, align: usize) {
-    if Checked::slot().is_null() {
+    if is_early() {
         return;
     }
     let checked = match Layout::from_size_align(size, align) {
@@ -320,7 +349,7 @@ fn check_layout(object: *mut u8, size: usize, align: usize) {
 #[must_use]
 pub unsafe fn realloc(object: *mut u8, new_size: usize, align: usize) -> *mut u8 {
     let Ok(new) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
-    if !Checked::slot().is_null() && thread::slot::<Checked>().stays(object.addr(), new) {
+    if !is_early() && thread::slot::<Checked>().stays(object.addr(), new) {
         return object;
     }
     // SAFETY: the caller's promise is passed on.
@@ -332,6 +361,10 @@ pub unsafe fn realloc(object: *mut u8, new_size: usize, align: usize) -> *mut u8
 #[cold]
 #[inline(never)]
 unsafe fn realloc_slow(object: *mut u8, new: Layout) -> *mut u8 {
+    if is_early() {
+        // SAFETY: the caller's promise is passed on.
+        return unsafe { early::realloc(object, new) };
+    }
     if let Entry::Own(cache, _inside) = Entry::find() {
         Checked::central().catch_up();
         // SAFETY: the caller's promise is passed on.
@@ -344,9 +377,9 @@ unsafe fn realloc_slow(object: *mut u8, new: Layout) -> *mut u8 {
     let moved = if bytes == 0 { ptr::null_mut() } else { alloc(new.size(), new.align()) };
     if !moved.is_null() {
         // SAFETY: both objects hold the smaller size and do not overlap; the old one is the
-        // caller's to free. Before the library is relocated, nothing else could be called.
+        // caller's to free.
         unsafe {
-            early::copy(object, moved, bytes.min(new.size()));
+            ptr::copy_nonoverlapping(object, moved, bytes.min(new.size()));
             free(object);
         }
     }
@@ -363,7 +396,7 @@ pub unsafe fn usable_size(object: *mut u8) -> usize {
     if let Some(bytes) = early::bytes(object) {
         return bytes;
     }
-    if Checked::slot().is_null() {
+    if is_early() {
         return 0;
     }
     let found = thread::slot::<Checked>().usable_bytes(object.addr()).or_else(|report| {
@@ -387,7 +420,7 @@ pub fn release() -> usize {
         Entry::Outsider(_outsider) => {
             Checked::central().heap().release_free(usize::MAX) * PAGE_BYTES
         }
-        Entry::Shelter | Entry::Early => 0,
+        Entry::Shelter => 0,
     }
 }
 

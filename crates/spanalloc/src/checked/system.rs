@@ -1,5 +1,11 @@
 //! What the checked heap asks of the system: signals, processors, forks.
 
+use core::time::Duration;
+
+use spanalloc_sync::atomic::AtomicU32;
+#[cfg(not(target_os = "linux"))]
+use spanalloc_sync::atomic::Ordering;
+
 /// Runs another thread, if there is one.
 pub(super) fn yield_now() {
     #[cfg(unix)]
@@ -10,6 +16,60 @@ pub(super) fn yield_now() {
     #[cfg(not(unix))]
     std::thread::yield_now();
 }
+
+/// Sleeps while `word` is `value`, but not longer than `time`. Leaves `errno` as it was.
+#[cfg(target_os = "linux")]
+pub(super) fn sleep_while(word: &AtomicU32, value: u32, time: Duration) {
+    let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    let time = libc::timespec {
+        tv_sec: time.as_secs() as libc::time_t,
+        tv_nsec: time.subsec_nanos().into(),
+    };
+    // SAFETY: the word is a live, aligned u32, the kernel reads the time; the error number is this
+    // thread's own.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            operation as libc::c_long,
+            value as libc::c_long,
+            &raw const time,
+        );
+        *errno = before;
+    }
+}
+
+/// Wakes everybody who sleeps on `word`.
+#[cfg(target_os = "linux")]
+pub(super) fn wake_all(word: &AtomicU32) {
+    let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is a live, aligned u32. Waking cannot fail, so `errno` stays.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            operation as libc::c_long,
+            i32::MAX as libc::c_long,
+        );
+    }
+}
+
+/// Looks some times at `word`, as long as it is `value`.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn sleep_while(word: &AtomicU32, value: u32, _time: Duration) {
+    for _ in 0..1000 {
+        if word.load(Ordering::Relaxed) != value {
+            return;
+        }
+        yield_now();
+    }
+}
+
+/// Nobody sleeps.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wake_all(_word: &AtomicU32) {}
 
 /// All signals of the calling thread are blocked as long as this lives.
 #[derive(Debug)]
