@@ -11,6 +11,7 @@ mod owner;
 pub mod queue;
 pub mod remote;
 mod span;
+mod span_large;
 mod span_list;
 mod span_remote;
 mod span_words;

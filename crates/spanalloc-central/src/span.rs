@@ -23,7 +23,7 @@ use core::mem::{align_of, offset_of, size_of};
 use core::ptr::{self, NonNull};
 
 use spanalloc_classes::{Class, MAX_SLOTS};
-use spanalloc_pages::{PAGE_BYTES, Pooled, Run};
+use spanalloc_pages::{Pooled, Run};
 use spanalloc_sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
@@ -73,24 +73,24 @@ pub enum Place {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Span {
-    base: AtomicUsize,
+    pub(crate) base: AtomicUsize,
     ownership: Ownership<Span>,
-    used: AtomicU16,
-    notify: AtomicU16,
-    slots: AtomicU16,
-    fresh: AtomicU16,
-    class: AtomicU8,
-    words: AtomicU8,
+    pub(crate) used: AtomicU16,
+    pub(crate) notify: AtomicU16,
+    pub(crate) slots: AtomicU16,
+    pub(crate) fresh: AtomicU16,
+    pub(crate) class: AtomicU8,
+    pub(crate) words: AtomicU8,
     place: AtomicU8,
-    zeroed: AtomicBool,
-    pages: AtomicU32,
+    pub(crate) zeroed: AtomicBool,
+    pub(crate) pages: AtomicU32,
 }
 
 /// The part of a descriptor that other threads write.
 #[repr(C)]
 pub(crate) struct Shared {
     magic: AtomicU32,
-    bytes: AtomicU32,
+    pub(crate) bytes: AtomicU32,
     link: AtomicPtr<Span>,
     pub(crate) next: AtomicPtr<Span>,
     pub(crate) prev: AtomicPtr<Span>,
@@ -200,7 +200,7 @@ impl SpanRef {
     }
 
     #[inline(always)]
-    fn head<'a>(self) -> &'a Span {
+    pub(crate) fn head<'a>(self) -> &'a Span {
         // SAFETY: descriptors are mapped for ever and made of atomics (`from_descriptor`).
         unsafe { self.0.as_ref() }
     }
@@ -382,56 +382,6 @@ impl SpanRef {
             self.free_word(word).store(bits, Ordering::Relaxed);
         }
         self.set_place(Place::Current);
-    }
-
-    /// Makes a descriptor from the pool the span of one large object.
-    ///
-    /// # Safety
-    /// The caller took the descriptor from the pool for `words` words and owns the run.
-    pub unsafe fn cut_large(self, words: usize, run: Run) {
-        let head = self.head();
-        head.base.store(run.address, Ordering::Relaxed);
-        head.used.store(1, Ordering::Relaxed);
-        head.notify.store(0, Ordering::Relaxed);
-        head.slots.store(1, Ordering::Relaxed);
-        head.fresh.store(1, Ordering::Relaxed);
-        head.class.store(LARGE, Ordering::Relaxed);
-        head.words.store(words as u8, Ordering::Relaxed);
-        head.zeroed.store(run.zeroed, Ordering::Relaxed);
-        self.resize_large(run.pages);
-        self.set_place(Place::Large);
-    }
-
-    /// Changes the number of pages of a large object. For the object's owner only.
-    pub fn resize_large(self, pages: usize) {
-        let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
-        self.shared().bytes.store(bytes, Ordering::Relaxed);
-        self.head().pages.store(pages as u32, Ordering::Relaxed);
-    }
-
-    /// Whether the last page of a large object is a guard.
-    #[inline]
-    pub fn is_guarded(self) -> bool {
-        self.class() == LARGE && self.head().notify.load(Ordering::Relaxed) != 0
-    }
-
-    /// Says whether the last page of a large object is a guard. For the object's owner only.
-    pub(crate) fn set_guarded(self, guarded: bool) {
-        self.head().notify.store(guarded.into(), Ordering::Relaxed);
-    }
-
-    /// Address of the last page.
-    pub(crate) fn last_page(self) -> usize {
-        self.base() + (self.pages().max(1) - 1) * PAGE_BYTES
-    }
-
-    /// Whether this was the live large object at `address`; it no longer is.
-    pub fn end_large(self, address: usize) -> bool {
-        // Relaxed: the exchange alone decides which of two racing frees is the second. If the first
-        // one has come so far that the descriptor is another object's, the address tells.
-        self.class() == LARGE
-            && self.head().used.swap(0, Ordering::Relaxed) == 1
-            && self.base() == address
     }
 
     /// The slot that `address` lies in. The address is inside the span.

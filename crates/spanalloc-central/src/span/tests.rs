@@ -4,6 +4,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::testing::{descriptor, facts, span};
+use spanalloc_pages::PAGE_BYTES;
 
 /// A class that is neither tiny nor large.
 const CLASS: u8 = 5;

@@ -1,0 +1,58 @@
+//! The span of a large object: whole pages, one slot, no bitmap.
+
+use spanalloc_pages::{PAGE_BYTES, Run};
+use spanalloc_sync::atomic::Ordering;
+
+use crate::span::{LARGE, Place, SpanRef};
+
+impl SpanRef {
+    /// Makes a descriptor from the pool the span of one large object.
+    ///
+    /// # Safety
+    /// The caller took the descriptor from the pool for `words` words and owns the run.
+    pub unsafe fn cut_large(self, words: usize, run: Run) {
+        let head = self.head();
+        head.base.store(run.address, Ordering::Relaxed);
+        head.used.store(1, Ordering::Relaxed);
+        head.notify.store(0, Ordering::Relaxed);
+        head.slots.store(1, Ordering::Relaxed);
+        head.fresh.store(1, Ordering::Relaxed);
+        head.class.store(LARGE, Ordering::Relaxed);
+        head.words.store(words as u8, Ordering::Relaxed);
+        head.zeroed.store(run.zeroed, Ordering::Relaxed);
+        self.resize_large(run.pages);
+        self.set_place(Place::Large);
+    }
+
+    /// Changes the number of pages of a large object. For the object's owner only.
+    pub fn resize_large(self, pages: usize) {
+        let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
+        self.shared().bytes.store(bytes, Ordering::Relaxed);
+        self.head().pages.store(pages as u32, Ordering::Relaxed);
+    }
+
+    /// Whether the last page of a large object is a guard.
+    #[inline]
+    pub fn is_guarded(self) -> bool {
+        self.class() == LARGE && self.head().notify.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says whether the last page of a large object is a guard. For the object's owner only.
+    pub(crate) fn set_guarded(self, guarded: bool) {
+        self.head().notify.store(guarded.into(), Ordering::Relaxed);
+    }
+
+    /// Address of the last page.
+    pub(crate) fn last_page(self) -> usize {
+        self.base() + (self.pages().max(1) - 1) * PAGE_BYTES
+    }
+
+    /// Whether this was the live large object at `address`; it no longer is.
+    pub fn end_large(self, address: usize) -> bool {
+        // Relaxed: the exchange alone decides which of two racing frees is the second. If the first
+        // one has come so far that the descriptor is another object's, the address tells.
+        self.class() == LARGE
+            && self.head().used.swap(0, Ordering::Relaxed) == 1
+            && self.base() == address
+    }
+}
