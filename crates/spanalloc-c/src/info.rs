@@ -85,6 +85,16 @@ pub extern "C" fn mallinfo2() -> MallocInfo<usize> {
 /// As [`mallinfo2`]; what does not fit an `int` is the largest `int`.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo() -> MallocInfo<c_int> {
+    narrow_info()
+}
+
+/// As [`mallinfo`].
+#[unsafe(no_mangle)]
+pub extern "C" fn __libc_mallinfo() -> MallocInfo<c_int> {
+    narrow_info()
+}
+
+fn narrow_info() -> MallocInfo<c_int> {
     MallocInfo::of(&Figures::now()).narrow()
 }
 
@@ -99,6 +109,16 @@ pub extern "C" fn malloc_trim(_keep: usize) -> c_int {
 /// here.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallopt(parameter: c_int, _value: c_int) -> c_int {
+    is_parameter(parameter)
+}
+
+/// As [`mallopt`].
+#[unsafe(no_mangle)]
+pub extern "C" fn __libc_mallopt(parameter: c_int, _value: c_int) -> c_int {
+    is_parameter(parameter)
+}
+
+fn is_parameter(parameter: c_int) -> c_int {
     // From M_ARENA_MAX to M_TRIM_THRESHOLD, and from M_MXFAST to M_KEEP.
     c_int::from(matches!(parameter, -8..=-1 | 1..=4))
 }

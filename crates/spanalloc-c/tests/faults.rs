@@ -243,7 +243,7 @@ fn a_call_that_fails_for_good_leaves_a_heap_that_works_on() {
 fn until(mut happened: impl FnMut() -> bool) {
     let began = Instant::now();
     while !happened() {
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(1));
     }
 }

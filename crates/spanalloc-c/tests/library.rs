@@ -48,6 +48,8 @@ const EXPORTS: &[&str] = &[
     "__libc_valloc",
     "__libc_pvalloc",
     "__posix_memalign",
+    "__libc_mallinfo",
+    "__libc_mallopt",
     "_Znwm",
     "_Znam",
     "_ZnwmRKSt9nothrow_t",

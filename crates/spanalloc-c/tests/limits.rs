@@ -289,6 +289,28 @@ fn guards_leave_the_program_enough_mappings() {
     passes(&mut common::child("more blocks than mappings"), 60);
 }
 
+/// Kilobytes that a process had in memory at most.
+#[allow(clippy::zombie_processes, reason = "`wait4` waits")]
+fn peak_of(command: &mut Command) -> i64 {
+    let child = command.spawn().unwrap();
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: the child is this process's; both places are valid for writing.
+    let ended =
+        unsafe { libc::wait4(child.id().cast_signed(), &raw mut status, 0, usage.as_mut_ptr()) };
+    assert!(ended > 0 && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0);
+    // SAFETY: all zeroes is a value, and the call filled it in.
+    unsafe { usage.assume_init() }.ru_maxrss
+}
+
+#[test]
+fn a_program_that_does_nothing_weighs_next_to_nothing() {
+    let least = |make: &dyn Fn() -> Command| (0..5).map(|_| peak_of(&mut make())).min().unwrap();
+    let alone = least(&|| Command::new("/bin/true"));
+    let under = least(&|| common::preloaded("/bin/true"));
+    eprintln!("/bin/true has {alone} KB in memory, and {under} KB under the library");
+    assert!(under <= alone + 2048, "{under} KB instead of {alone}");
+}
+
 /// What a child does, in its own process: a test that does nothing in this one.
 #[test]
 fn child() {

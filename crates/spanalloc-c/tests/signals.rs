@@ -36,3 +36,20 @@ fn every_100_us_in_four_threads() {
 fn in_threads_that_begin_and_end() {
     scenario("young_threads", &times(30_000, 5_000));
 }
+
+/// What the library tells of its heap, which may be locked by what the handler interrupted.
+#[test]
+fn that_ask_what_the_heap_holds() {
+    scenario("questions", &times(10_000, 3_000));
+}
+
+/// The report is written in the handler.
+#[test]
+fn that_end_the_process() {
+    let Some(workshop) = Workshop::open() else { return };
+    let program = workshop.program("signals.c", PLAIN);
+    for _ in 0..20 {
+        let mut command = common::preloaded(&program);
+        passes(command.args(["end", "1000000"]).env("SPANALLOC_STATS", "1"), 30);
+    }
+}

@@ -80,6 +80,9 @@ mod imp {
 
     use crate::checked::heap::{CacheState, STAGES};
 
+    // The label stands before the slot, which is read at a distance of 8 from it. So in a library that
+    // is called before the dynamic linker has filled in the distance (it is 0 then), the slot reads
+    // as the second word of the thread's control block, which is null.
     global_asm!(
         ".pushsection .tdata.spanalloc_slot_0_1_0,\"awT\",@progbits",
         ".balign 8",
@@ -87,6 +90,7 @@ mod imp {
         ".globl spanalloc_slot_0_1_0",
         ".type spanalloc_slot_0_1_0,@object",
         "spanalloc_slot_0_1_0:",
+        ".xword 0",
         ".xword {first}",
         ".popsection",
         first = sym STAGES,
@@ -103,6 +107,7 @@ mod imp {
                 "ldr {at}, [{at}, :gottprel_lo12:spanalloc_slot_0_1_0]",
                 "mrs {thread}, tpidr_el0",
                 "add {at}, {at}, {thread}",
+                "add {at}, {at}, #8",
                 at = out(reg) at,
                 thread = out(reg) _,
                 options(pure, readonly, nostack, preserves_flags),

@@ -1,6 +1,6 @@
 //! Which cache the calling thread has.
 //!
-//! A thread's slot holds one pointer, never null:
+//! A thread's slot holds one pointer, never null once the library is relocated:
 //!
 //! | slot       | meaning                                | leaves it by                          |
 //! |------------|----------------------------------------|---------------------------------------|

@@ -15,6 +15,8 @@ void *__libc_memalign(size_t, size_t);
 void *__libc_valloc(size_t);
 void *__libc_pvalloc(size_t);
 int __posix_memalign(void **, size_t, size_t);
+struct mallinfo __libc_mallinfo(void);
+int __libc_mallopt(int, int);
 void cfree(void *);
 /* The newest glibc does not have these two. */
 #pragma weak __posix_memalign
@@ -52,6 +54,8 @@ static void second_names(void) {
     CHECK(__posix_memalign(&aligned, 1 << 20, 5) == 0 && (uintptr_t)aligned % (1 << 20) == 0);
     cfree(aligned);
     cfree(NULL);
+    CHECK(__libc_mallopt(M_TRIM_THRESHOLD, 1 << 20) == 1 && __libc_mallopt(12345, 1) == 0);
+    CHECK(__libc_mallinfo().uordblks == mallinfo().uordblks);
 
     errno = 0;
     CHECK(!__libc_malloc(SIZE_MAX) && errno == ENOMEM);

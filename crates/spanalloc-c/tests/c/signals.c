@@ -2,6 +2,7 @@
  * outside of them, and the other way round. */
 #include "objects.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -38,6 +39,23 @@ static void on_signal(int number) {
     }
     __atomic_fetch_add(&handled, 1, __ATOMIC_RELAXED);
     errno = saved;
+}
+
+/* A handler that asks for what the library knows, and gives memory back. */
+static void on_question(int number) {
+    int saved = errno;
+    (void)number;
+    struct mallinfo2 told = mallinfo2();
+    CHECK(told.uordblks <= told.arena);
+    (void)malloc_trim(0);
+    __atomic_fetch_add(&handled, 1, __ATOMIC_RELAXED);
+    errno = saved;
+}
+
+/* A handler that ends the process, and so writes the report. */
+static void on_end(int number) {
+    (void)number;
+    exit(0);
 }
 
 static int enough(int count) { return __atomic_load_n(&handled, __ATOMIC_RELAXED) >= count; }
@@ -115,7 +133,11 @@ int main(int argc, char **argv) {
         in_threads(count);
     else if (strcmp(argv[1], "young_threads") == 0)
         in_young_threads(count);
-    else
+    else if (strcmp(argv[1], "questions") == 0 || strcmp(argv[1], "end") == 0) {
+        action.sa_handler = argv[1][0] == 'q' ? on_question : on_end;
+        CHECK(sigaction(SIGRTMIN, &action, NULL) == 0);
+        interrupted((void *)(size_t)count);
+    } else
         CHECK(!"a scenario of this name");
     unmake_shared();
     printf("handled=%d\n", handled);

@@ -1,6 +1,7 @@
 /* Threads that come and go, with what they leave, and with little stack. */
 #include "objects.h"
 
+#include <malloc.h>
 #include <limits.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -205,6 +206,9 @@ static int was_not_cancelled;
 static void *to_be_cancelled(void *nothing) {
     CHECK(pthread_cancel(pthread_self()) == 0);
     exercise();
+    malloc_stats();
+    (void)malloc_trim(0);
+    (void)mallinfo2();
     struct holder holder = {.seed = 21};
     steps(&holder, 2000);
     unmake_own(&holder);

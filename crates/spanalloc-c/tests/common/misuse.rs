@@ -7,7 +7,7 @@ use super::job::say;
 use super::limited::{Ended, run};
 
 /// Seconds in which a misuse ends the process, or it hangs.
-pub const AT_ONCE: u64 = 5;
+pub const AT_ONCE: u64 = 20;
 
 /// Tells the parent the address that the report must name.
 pub fn announce(object: *mut u8) {

@@ -25,8 +25,12 @@ pub enum Use {
 /// Calls `visit` for the pages of the heap, lowest address first: with the address of the first of
 /// neighbouring pages of one use, and how many there are. A longer run may come in pieces.
 ///
-/// The heap's lock is held: `visit` must not allocate. Not for signal handlers.
+/// The heap's lock is held: `visit` must not allocate. Of nothing in a signal handler that interrupted
+/// the allocator.
 pub fn for_each_run(mut visit: impl FnMut(usize, usize, Use)) {
+    if super::is_inside() {
+        return;
+    }
     let Some(_outsider) = GATE.wait_as_outsider() else { return };
     let central = Checked::central();
     central.heap().for_each_run(|address, pages, state| match state {

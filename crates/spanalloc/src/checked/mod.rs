@@ -1,7 +1,8 @@
 //! The checked allocator without Layouts: what the C library is made of.
 //!
 //! Every function works at any time: before `main`, in destructors, in threads that end, in the child
-//! of a fork, in a signal handler that interrupted another one of them. None changes `errno`.
+//! of a fork, in a signal handler that interrupted another one of them. None changes `errno`. What
+//! describes the heap says nothing in such a signal handler.
 
 mod early;
 mod fork;
@@ -428,7 +429,7 @@ pub fn release() -> usize {
 ///
 /// Exact while no other thread is inside the allocator; otherwise each number is one that was true
 /// at some moment during the call. Of nothing in the child of a fork that came while a thread was inside
-/// the allocator and could not get out. Not for signal handlers.
+/// the allocator and could not get out, and in a signal handler that interrupted the allocator.
 #[must_use]
 pub fn snapshot() -> Snapshot {
     let mut snapshot = Snapshot::EMPTY;
@@ -439,7 +440,8 @@ pub fn snapshot() -> Snapshot {
 /// As [`snapshot`], written over what was in the place: for threads with a small stack.
 pub fn snapshot_into(snapshot: &mut Snapshot) {
     // Counting takes the heap's lock.
-    match GATE.wait_as_outsider() {
+    let entered = if is_inside() { None } else { GATE.wait_as_outsider() };
+    match entered {
         Some(_outsider) => thread::slot::<Checked>().snapshot_into(snapshot),
         None => *snapshot = Snapshot::EMPTY,
     }
