@@ -40,6 +40,12 @@ fn a_child_starts_threads() {
     scenario("threads", &times(100, 50));
 }
 
+/// The cache of the threads that have none any more goes through the fork, too.
+#[test]
+fn a_child_has_threads_that_end_late() {
+    scenario("late_threads", &times(20, 10));
+}
+
 #[test]
 fn a_child_forks() {
     scenario("children", &times(100, 50));

@@ -9,6 +9,8 @@ use spanalloc_central::{Central, LARGE, Put, SpanRef, class_facts};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, Pages};
 
+use spanalloc_sync::atomic::Ordering;
+
 use crate::cache::{Cache, Path};
 use crate::large::{pages_of, usable_pages};
 use crate::policy::Policy;
@@ -98,6 +100,12 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         if span.ownership().is(&self.state.owner.queue) {
             self.rehome_slow(span);
         }
+    }
+
+    /// Leaves it to the next allocation that needs a span to find the place of those whose number of
+    /// used slots fell.
+    pub fn rehome_later(self) {
+        self.state.untidy.store(true, Ordering::Relaxed);
     }
 
     /// Frees an object whose Layout need not be known.

@@ -4,6 +4,7 @@ use core::alloc::Layout;
 use core::ptr;
 
 use spanalloc_central::{Central, SpanRef};
+use spanalloc_pages::PAGE_BYTES;
 
 use crate::cache::{Cache, Path};
 use crate::large::{pages_of, usable_pages};
@@ -50,12 +51,14 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// # Safety
     /// The span is large and the caller owns the object; what is cut off is unused.
     pub(crate) unsafe fn resize_to(self, span: SpanRef, bytes: usize) -> bool {
-        let guarded = Self::is_guarded(bytes);
-        let pages = pages_of(bytes) + usize::from(guarded);
+        let (was, is) = (span.is_guarded(), Self::is_guarded(bytes));
+        // An object that could not have a guard does without one.
+        let stays = was == is || is && Self::is_guarded(usable_pages(span) * PAGE_BYTES);
+        let pages = pages_of(bytes) + usize::from(was);
         // SAFETY: the caller's promise is passed on.
-        span.is_guarded() == guarded
+        stays
             && unsafe { self.central.resize_large(span, pages) }.is_some()
-            && span.is_guarded() == guarded
+            && span.is_guarded() == was
     }
 
     /// # Safety

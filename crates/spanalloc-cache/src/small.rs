@@ -80,6 +80,9 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             return Some(span);
         }
         let queue = &self.state.owner.queue;
+        if self.state.untidy.load(Ordering::Relaxed) {
+            self.tidy_slow();
+        }
         if !queue.is_empty() {
             self.drain();
             if let Some(span) = self.pop_partial(bin) {
@@ -90,6 +93,22 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             .take(class, queue)
             .or_else(|| self.central.cut(class, queue, &self.state.pages))
             .or_else(|| self.find_hidden(bin))
+    }
+
+    /// Rehomes every full span that has free slots worth looking for.
+    #[cold]
+    #[inline(never)]
+    fn tidy_slow(self) {
+        self.state.untidy.store(false, Ordering::Relaxed);
+        for (_, bin) in self.state.used_bins() {
+            let mut next = bin.spans().full.first();
+            while let Some(span) = next {
+                next = bin.spans().full.after(span);
+                if span.used() <= most_used(span) {
+                    self.rehome_slow(span);
+                }
+            }
+        }
     }
 
     fn pop_partial(self, bin: &Spans) -> Option<SpanRef> {
@@ -253,6 +272,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline(never)]
     pub fn reclaim(self) {
         self.drain();
+        self.tidy_slow();
         for (class, bin) in self.state.used_bins() {
             P::Bin::flush(self, class);
             let bin = bin.spans();

@@ -3,7 +3,9 @@ use core::ptr;
 use spanalloc_central::{Owner, TINY_BYTES};
 use spanalloc_classes::MAX_CLASSES;
 use spanalloc_pages::PageCache;
-use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 use crate::bin::Bin;
 
@@ -72,6 +74,8 @@ pub struct CacheState<B> {
     pub(crate) empty_bytes: AtomicUsize,
     /// See [`inside`](CacheState::inside).
     inside: AtomicU8,
+    /// Whether some span was not rehomed when it should have been.
+    pub(crate) untidy: AtomicBool,
     /// One bit for each bin that was ever used by this thread.
     used: [AtomicU64; MAX_CLASSES / 64],
     bins: [B; MAX_CLASSES],
@@ -101,6 +105,7 @@ impl<B: Bin> CacheState<B> {
             pages: PageCache::new(),
             empty_bytes: AtomicUsize::new(0),
             inside: AtomicU8::new(inside),
+            untidy: AtomicBool::new(false),
             used: [const { AtomicU64::new(0) }; MAX_CLASSES / 64],
             bins: [const { B::EMPTY }; MAX_CLASSES],
         }

@@ -177,15 +177,14 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         if span.class() != LARGE {
             self.assert_unmarked(span);
         }
-        let (base, mut pages) = (span.base(), span.pages());
+        let (base, all) = (span.base(), span.pages());
         // A guard that the system leaves one is lost to the heap.
-        if span.is_guarded() && !self.drop_guard(span) {
-            pages -= 1;
-        }
+        let lost = span.is_guarded() && !self.drop_guard(span);
+        let pages = all - usize::from(lost);
         span.set_place(Place::Pool);
         // SAFETY: no slot is used, so nobody uses the pages, and this thread is the holder.
         let freed = unsafe {
-            self.heap.set_span(base, pages, ptr::null_mut());
+            self.heap.set_span(base, all, ptr::null_mut());
             match cache {
                 Some(cache) => self.heap.free_cached(cache, base, pages),
                 None => self.heap.free(base, pages),

@@ -26,7 +26,7 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// align it and the system refuses to trim it, the rest stays reserved and unused.
 ///
 /// A program that wants all its future memory locked gets that of what is committed: reserved space is
-/// unlocked again, and locked as it becomes Ready.
+/// unlocked again, and locked as it becomes Ready, as far as its limit on locked memory goes.
 ///
 /// On Linux the mappings are called `spanalloc arena` and `spanalloc metadata` in
 /// `/proc/self/maps`, if the kernel knows names. No verb changes `errno`.
@@ -115,17 +115,20 @@ unsafe impl OsSource for Mmap {
             Purpose::Metadata => c"spanalloc metadata",
         };
         system::name(at, bytes, name);
-        if system::is_locked(at, page) {
+        let locks = system::is_locked(at, page);
+        if locks {
             system::unlock(at, bytes);
-            self.locks.store(true, Ordering::Relaxed);
         }
+        self.locks.store(locks, Ordering::Relaxed);
         Ok(at)
     }
 
     unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the pages are ours, by the caller's promise.
-        let done = unsafe { system::allow(at, bytes) }
-            && (!self.locks.load(Ordering::Relaxed) || system::lock(at, bytes));
+        let done = unsafe { system::allow(at, bytes) };
+        if done && self.locks.load(Ordering::Relaxed) {
+            system::lock(at, bytes);
+        }
         if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
     }
 

@@ -178,10 +178,10 @@ pub(crate) fn is_locked(_at: NonNull<u8>, _page: usize) -> bool {
     false
 }
 
-/// Locks pages in memory, and fills them in.
-pub(crate) fn lock(at: NonNull<u8>, bytes: usize) -> bool {
+/// Locks pages in memory, and fills them in, if the limit on locked memory allows.
+pub(crate) fn lock(at: NonNull<u8>, bytes: usize) {
     // SAFETY: locking changes no contents; the C library's function is the system call.
-    errno::keep(|| unsafe { libc::mlock(at.as_ptr().cast(), bytes) == 0 })
+    errno::keep(|| unsafe { libc::mlock(at.as_ptr().cast(), bytes) });
 }
 
 /// Takes the lock off pages.

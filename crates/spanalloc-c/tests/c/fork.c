@@ -2,6 +2,7 @@
 #include "handlers.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/time.h>
@@ -50,6 +51,33 @@ static void child_with_threads(void) {
     work_in_child();
     for (int number = 0; number < 3; number++)
         CHECK(pthread_join(threads[number], NULL) == 0);
+}
+
+static pthread_key_t late;
+
+/* Comes again and again, until the thread has no cache any more. */
+static void at_end(void *round) {
+    steps_in_thread(round);
+    if ((size_t)round < PTHREAD_DESTRUCTOR_ITERATIONS)
+        CHECK(pthread_setspecific(late, (char *)round + 1) == 0);
+}
+
+static void *ends_late(void *nothing) {
+    CHECK(pthread_setspecific(late, (void *)1) == 0);
+    return nothing;
+}
+
+/* Threads that allocate when their cache is gone, as some did in the parent, beside new ones. */
+static void child_with_late_threads(void) {
+    for (int round = 0; round < 10; round++) {
+        pthread_t threads[6];
+        for (size_t number = 0; number < 6; number++)
+            CHECK(pthread_create(&threads[number], NULL, number % 2 ? steps_in_thread : ends_late,
+                                 (void *)(number + 1)) == 0);
+        for (int number = 0; number < 6; number++)
+            CHECK(pthread_join(threads[number], NULL) == 0);
+    }
+    work_in_child();
 }
 
 static void child_with_child(void) {
@@ -281,6 +309,14 @@ static void spawn_often(int count, char *program) {
     }
 }
 
+static void fork_after_late_threads(int count) {
+    pthread_t thread;
+    CHECK(pthread_key_create(&late, at_end) == 0);
+    CHECK(pthread_create(&thread, NULL, ends_late, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+    fork_often(count, child_with_late_threads);
+}
+
 static int named(char **argv, const char *name) { return strcmp(argv[1], name) == 0; }
 
 int main(int argc, char **argv) {
@@ -299,6 +335,8 @@ int main(int argc, char **argv) {
         handlers(count);
     } else if (named(argv, "threads")) {
         fork_often(count, child_with_threads);
+    } else if (named(argv, "late_threads")) {
+        fork_after_late_threads(count);
     } else if (named(argv, "children")) {
         fork_often(count, child_with_child);
     } else if (named(argv, "two_at_once")) {

@@ -24,7 +24,7 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Zeroed memory, or null.
 pub(super) fn alloc(size: usize, align: usize) -> *mut u8 {
-    let (start, align) = (ROOM.0.get().cast::<u8>(), align.max(HEADER));
+    let (start, size, align) = (ROOM.0.get().cast::<u8>(), size.max(1), align.max(HEADER));
     if size > BYTES || align > BYTES {
         return ptr::null_mut();
     }
@@ -99,7 +99,7 @@ mod tests {
         let [a, b, c] = [(1, 1), (100, 64), (0, 4096)].map(|(size, align)| alloc(size, align));
         assert!(a.addr() % 16 == 0 && b.addr() % 64 == 0 && c.addr() % 4096 == 0);
         assert!(a < b && b < c);
-        assert_eq!([bytes(a), bytes(b), bytes(c)], [Some(1), Some(100), Some(0)]);
+        assert_eq!([bytes(a), bytes(b), bytes(c)], [Some(1), Some(100), Some(1)]);
         assert_eq!([bytes(a.wrapping_add(1)), bytes(ptr::null_mut())], [None; 2]);
         assert!(alloc(BYTES, 1).is_null() && alloc(usize::MAX, 16).is_null());
         assert!(alloc(1, 1 << 40).is_null());

@@ -2,6 +2,7 @@
 
 use core::ptr;
 
+use spanalloc_cache::ThreadCache;
 use spanalloc_central::{Central, Owner};
 use spanalloc_sync::atomic::{AtomicBool, Ordering};
 
@@ -66,6 +67,8 @@ extern "C" fn child() {
     }
     // With signals blocked.
     let Some(_outsider) = GATE.enter_as_outsider() else { return };
+    // The fallback's cache is registered like a thread's: it closes itself.
+    *Checked::fallback().lock() = ThreadCache::with_policy(Checked::central());
     for_each_other(|state| {
         // SAFETY: the state was registered with these lists; its thread is not in this process, was
         // not in a slow path, and will never be back.

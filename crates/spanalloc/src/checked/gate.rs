@@ -30,8 +30,9 @@ pub(super) const OUTSIDE: u8 = 0;
 pub(super) const FAST: u8 = 1;
 pub(super) const SLOW: u8 = 2;
 
-/// How often a closing thread looks whether the others are out before it gives up: some seconds.
-const LOOKS: u32 = 200_000;
+/// How long a closing thread waits until the others are out, and a thread that holds nothing until the
+/// gate opens, before they give up.
+const AT_MOST: Duration = Duration::from_secs(10);
 /// How long a thread waits at a closed gate before it goes to the shelter.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -40,7 +41,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 pub(super) struct Gate {
     /// Threads that are between the two ends of a fork; 0 means open.
     forkers: AtomicU32,
-    /// The identity of the one that closed the gate last, if it is still forking.
+    /// The identity of one of them; 0 if it is done, or there is none.
     forker: AtomicUsize,
     /// Threads inside that have no state of their own.
     outsiders: AtomicU32,
@@ -87,12 +88,13 @@ impl Gate {
         self.is_open().then_some(guard)
     }
 
-    /// Enters without a state, as soon as the gate is open; None if it is closed for good. For threads
-    /// that hold nothing that a forking thread could wait for.
+    /// Enters without a state, as soon as the gate is open; None if it is closed for good, or for very
+    /// long. For threads that hold nothing that a forking thread could wait for.
     pub(super) fn wait_as_outsider(&self) -> Option<Outsider<'_>> {
+        let limit = system::Limit::in_future(AT_MOST);
         loop {
             let guard = self.enter_as_outsider();
-            if guard.is_some() || self.in_pieces.load(Ordering::Relaxed) {
+            if guard.is_some() || self.in_pieces.load(Ordering::Relaxed) || limit.is_past() {
                 return guard;
             }
             system::yield_now();
@@ -103,15 +105,17 @@ impl Gate {
     /// of the threads with a state. A thread that is inside itself (it forks in a signal handler)
     /// does not wait: somebody may be waiting for what it holds.
     pub(super) fn close(&self, may_wait: bool, mut others_out: impl FnMut() -> bool) {
-        self.forker.store(slot::identity(), Ordering::Relaxed);
+        // First the count, then the name: whoever is named is counted.
         self.forkers.fetch_add(1, Ordering::SeqCst);
-        let mut looks = if may_wait { LOOKS } else { 1 };
+        let (nobody, me) = (0, slot::identity());
+        let _ = self.forker.compare_exchange(nobody, me, Ordering::Relaxed, Ordering::Relaxed);
+        let may_wait = may_wait && !self.in_pieces.load(Ordering::Relaxed);
+        let limit = system::Limit::in_future(if may_wait { AT_MOST } else { Duration::ZERO });
         let drained = loop {
             if self.outsiders.load(Ordering::SeqCst) == 0 && others_out() {
                 break true;
             }
-            looks -= 1;
-            if looks == 0 {
+            if !may_wait || limit.is_past() {
                 break false;
             }
             spin_pause();
@@ -144,9 +148,10 @@ impl Gate {
     }
 
     /// Opens the gate in the child, which has one thread. If somebody was inside it stays closed:
-    /// the heap may be in pieces, and the child lives in the shelter. Returns whether it is open.
+    /// the heap may be in pieces, and the child lives in the shelter, and so do its own children.
+    /// Returns whether it is open.
     pub(super) fn reopen_in_child(&self) -> bool {
-        let whole = self.drained.load(Ordering::Relaxed);
+        let whole = self.drained.load(Ordering::Relaxed) && !self.in_pieces.load(Ordering::Relaxed);
         self.outsiders.store(0, Ordering::Relaxed);
         self.forker.store(0, Ordering::Relaxed);
         self.in_pieces.store(!whole, Ordering::Relaxed);
@@ -248,5 +253,7 @@ mod tests {
         assert!(!gate.reopen_in_child());
         assert!(gate.enter(&inside).is_none());
         assert!(gate.wait_as_outsider().is_none(), "nobody waits for what never comes");
+        gate.close(true, || true);
+        assert!(!gate.reopen_in_child(), "what is in pieces is so in its children");
     }
 }

@@ -48,6 +48,9 @@ use crate::thread::{self, Stage};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked;
 
+/// Pages that are given back to the system at once: 64 MB.
+const RELEASE_PAGES: usize = 8 << 10;
+
 /// Whether the program is trusted: misuse is ignored instead of ending the process.
 static TRUSTED: AtomicBool = AtomicBool::new(false);
 
@@ -137,12 +140,21 @@ impl Entry {
 
     /// Makes the cache of a thread that has none yet, if the gate is open and there is memory.
     fn start() -> Stage<Checked> {
-        Checked::set_slot(&Checked::stages().starting);
+        // A signal handler that came first may have made it.
+        let _signals = system::Signals::block();
+        match thread::stage::<Checked>() {
+            Stage::Unset => Checked::set_slot(&Checked::stages().starting),
+            other => return other,
+        }
         fork::watch();
         let cache = match GATE.enter_as_outsider() {
             Some(_outsider) => Cache::open(Checked::central()),
             None => None,
         };
+        if let Some(cache) = cache {
+            // The last thread with this state may have ended in a signal handler.
+            cache.state().inside().store(OUTSIDE, Ordering::Relaxed);
+        }
         thread::start::<Checked>(cache);
         thread::stage::<Checked>()
     }
@@ -238,14 +250,15 @@ pub unsafe fn free(object: *mut u8) {
     unsafe { free_slow(object) }
 }
 
-/// Finds the place of a span whose number of used slots fell. If that cannot be now, the next free in
-/// it comes here again.
+/// Finds the place of a span whose number of used slots fell. If that cannot be now, the cache will.
 #[cold]
 #[inline(never)]
 fn rehome_slow(span: SpanRef) {
     if let Entry::Own(cache, _inside) = Entry::find() {
         Checked::central().catch_up();
         cache.rehome(span);
+    } else {
+        thread::slot::<Checked>().rehome_later();
     }
 }
 
@@ -412,16 +425,24 @@ pub unsafe fn usable_size(object: *mut u8) -> usize {
 /// Gives all memory that is free, and what the calling thread keeps of it, back to the system. Returns
 /// how many bytes that was.
 pub fn release() -> usize {
-    match Entry::find() {
-        Entry::Own(cache, _inside) => {
-            Checked::central().catch_up();
-            cache.reclaim();
-            Checked::central().heap().release_free(usize::MAX) * PAGE_BYTES
+    if is_early() {
+        return 0;
+    }
+    if let Entry::Own(cache, _inside) = Entry::find() {
+        Checked::central().catch_up();
+        cache.reclaim();
+    }
+    let mut released = 0;
+    // Step by step, so that a thread that forks meanwhile does not wait for all of it.
+    loop {
+        let pages = match Entry::find() {
+            Entry::Shelter => 0,
+            _entered => Checked::central().heap().release_free(RELEASE_PAGES),
+        };
+        released += pages * PAGE_BYTES;
+        if pages < RELEASE_PAGES {
+            return released;
         }
-        Entry::Outsider(_outsider) => {
-            Checked::central().heap().release_free(usize::MAX) * PAGE_BYTES
-        }
-        Entry::Shelter => 0,
     }
 }
 

@@ -49,6 +49,16 @@ struct Chunk {
     word: AtomicU64,
 }
 
+/// What became of making a chunk.
+enum Made {
+    /// It is there.
+    Now,
+    /// There was one, or somebody is making it.
+    Before,
+    /// There is no memory.
+    Refused,
+}
+
 /// What stands before an object.
 #[repr(C)]
 struct Header {
@@ -111,28 +121,33 @@ impl Chunk {
         let _ = self.word.fetch_update(Ordering::Release, Ordering::Relaxed, less);
     }
 
-    /// Makes a chunk with room for `layout` of one that there is not yet. False if somebody else does
-    /// already, or there is no memory.
-    fn make(&self, layout: Layout) -> bool {
+    /// Makes a chunk with room for `layout` of one that there is not yet.
+    fn make(&self, layout: Layout) -> Made {
         let claim = self.base.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed);
         if claim.is_err() {
-            return false;
+            return Made::Before;
         }
         let memory = chunk_bytes(layout).and_then(|bytes| {
             let purpose = Purpose::Metadata;
             let request = Request { bytes, align: OS.page_bytes(), hint: 0, purpose };
             let at = OS.reserve(request).ok()?;
-            // SAFETY: reserved just now.
-            unsafe { OS.commit(at, bytes) }.ok().map(|()| (at, bytes))
+            // SAFETY: reserved just now, and used by nobody if it cannot be committed.
+            unsafe {
+                if OS.commit(at, bytes).is_err() {
+                    let _ = OS.release(at, bytes);
+                    return None;
+                }
+            }
+            Some((at, bytes))
         });
         let Some((at, bytes)) = memory else {
             self.base.store(0, Ordering::Relaxed);
-            return false;
+            return Made::Refused;
         };
         self.base.store(at.as_ptr().expose_provenance(), Ordering::Relaxed);
         // Release pairs with the Acquire in `range`.
         self.bytes.store(bytes, Ordering::Release);
-        true
+        Made::Now
     }
 }
 
@@ -149,10 +164,20 @@ fn header_of(object: *mut u8) -> *const Header {
 
 /// Memory for `layout`, with any contents.
 pub(super) fn alloc(layout: Layout) -> Option<NonNull<u8>> {
-    SHELTER.chunks.iter().find_map(|chunk| {
-        let object = chunk.alloc(layout);
-        if object.is_none() && chunk.make(layout) { chunk.alloc(layout) } else { object }
-    })
+    for chunk in &SHELTER.chunks {
+        let mut object = chunk.alloc(layout);
+        if object.is_none() {
+            match chunk.make(layout) {
+                Made::Now => object = chunk.alloc(layout),
+                Made::Before => {}
+                Made::Refused => return None,
+            }
+        }
+        if object.is_some() {
+            return object;
+        }
+    }
+    None
 }
 
 /// The chunk that an address lies in.

@@ -6,6 +6,41 @@ use spanalloc_sync::atomic::AtomicU32;
 #[cfg(not(target_os = "linux"))]
 use spanalloc_sync::atomic::Ordering;
 
+/// A point in time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(Duration);
+
+impl Limit {
+    /// The point that is `time` from now.
+    pub(super) fn in_future(time: Duration) -> Self {
+        Self(now().saturating_add(time))
+    }
+
+    pub(super) fn is_past(self) -> bool {
+        now() >= self.0
+    }
+}
+
+/// The time since some point in the past.
+#[cfg(unix)]
+fn now() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place is valid for writing. The clock is there, so the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    // Neither is ever negative.
+    Duration::from_secs(time.tv_sec as u64)
+        .saturating_add(Duration::from_nanos(time.tv_nsec as u64))
+}
+
+/// The time since some point in the past.
+#[cfg(not(unix))]
+fn now() -> Duration {
+    std::thread_local! {
+        static START: std::time::Instant = std::time::Instant::now();
+    }
+    START.with(std::time::Instant::elapsed)
+}
+
 /// Runs another thread, if there is one.
 pub(super) fn yield_now() {
     #[cfg(unix)]
