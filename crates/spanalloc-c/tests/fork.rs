@@ -108,7 +108,7 @@ fn programs_started_by_rust() {
 /// What a child does, in its own process: a test that does nothing in this one.
 #[test]
 fn child() {
-    if std::env::var(common::CHILD).is_err() {
+    if common::job::job().is_none() {
         return;
     }
     let stop = AtomicBool::new(false);

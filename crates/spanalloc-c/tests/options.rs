@@ -116,6 +116,7 @@ fn the_heap_is_described_at_exit_however_that_comes() {
     let ended = passes(command.env("SPANALLOC_STATS", "1").env("SPANALLOC_MAP", "1"), LIMIT);
     assert_eq!(titles(&ended.err).len(), 1, "{ended:?}");
     let map = ended.err.split_once(" `- map ").unwrap().1;
+    assert!(map.lines().count() > 2, "{map}");
     assert!(map.lines().skip(2).all(|line| line.starts_with("     0x")), "{map}");
     let ended = passes(child_called("exits").env("SPANALLOC_STATS", "0"), LIMIT);
     assert_eq!(ended.err, "");

@@ -166,3 +166,12 @@ mod imp {
         SLOT.with(|slot| ptr::from_ref(slot).addr())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Two versions in one program have two heaps, so their slots have different names.
+    #[test]
+    fn the_symbol_has_the_version_in_its_name() {
+        assert_eq!(env!("CARGO_PKG_VERSION").replace('.', "_"), "0_1_0");
+    }
+}

@@ -24,7 +24,9 @@ pub fn released() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("released");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--release", "-p", "spanalloc-c", "--target-dir"]).arg(&target);
+    command
+        .args(["build", "--locked", "--release", "-p", "spanalloc-c", "--target-dir"])
+        .arg(&target);
     // It is the build of a user, not of whoever runs this test.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
