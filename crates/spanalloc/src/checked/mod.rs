@@ -236,18 +236,28 @@ fn raw(object: Option<NonNull<u8>>) -> *mut u8 {
 /// If it is an object of this allocator, nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(object: *mut u8) {
-    if let Some(fast) = Fast::enter() {
-        // SAFETY: the caller's promise is passed on.
-        let freed = unsafe { fast.0.try_free_unsized(object) };
-        fast.leave();
-        match freed {
-            Freed::Done => return,
-            Freed::Rehome(span) => return rehome_slow(span),
-            Freed::Not => {}
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        if !free_fast(|cache| cache.try_free_unsized(object)) {
+            free_slow(object);
         }
     }
-    // SAFETY: the caller's promise is passed on.
-    unsafe { free_slow(object) }
+}
+
+/// Whether the thread's own cache could free an object.
+#[inline(always)]
+fn free_fast(try_free: impl FnOnce(Cache) -> Freed) -> bool {
+    let Some(fast) = Fast::enter() else { return false };
+    let freed = try_free(fast.0);
+    fast.leave();
+    match freed {
+        Freed::Done => true,
+        Freed::Rehome(span) => {
+            rehome_slow(span);
+            true
+        }
+        Freed::Not => false,
+    }
 }
 
 /// Finds the place of a span whose number of used slots fell. If that cannot be now, the cache will.
@@ -322,19 +332,15 @@ fn misuse(report: Report) {
 /// As for [`free`].
 #[inline]
 pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize) {
-    if let (Ok(layout), Some(fast)) = (Layout::from_size_align(size, align), Fast::enter()) {
-        // SAFETY: the caller's promise is passed on.
-        let freed = unsafe { fast.0.try_free_as(object, layout) };
-        fast.leave();
-        match freed {
-            Freed::Done => return,
-            Freed::Rehome(span) => return rehome_slow(span),
-            Freed::Not => {}
-        }
-    }
-    check_layout(object, size, align);
+    let layout = Layout::from_size_align(size, align);
     // SAFETY: the caller's promise is passed on.
-    unsafe { free_slow(object) }
+    unsafe {
+        if layout.is_ok_and(|layout| free_fast(|cache| cache.try_free_as(object, layout))) {
+            return;
+        }
+        check_layout(object, size, align);
+        free_slow(object);
+    }
 }
 
 #[cold]
