@@ -8,12 +8,12 @@ use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, LARGE, Put, SpanRef, class_facts};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, Pages};
-
 use spanalloc_sync::atomic::Ordering;
 
 use crate::cache::{Cache, Path};
 use crate::large::{pages_of, usable_pages};
 use crate::policy::Policy;
+use crate::small::{class_bytes, slot_at};
 use crate::words::Words;
 
 /// What freeing an object without a lock came to.
@@ -29,8 +29,7 @@ pub enum Freed {
 }
 
 fn report(misuse: Misuse, address: usize, span: SpanRef) -> Report {
-    let class_bytes = if span.class() == LARGE { 0 } else { span.bytes() };
-    Report { misuse, address, class_bytes }
+    Report { misuse, address, class_bytes: class_bytes(span) }
 }
 
 /// The report of an object that is not of the class it is freed as.
@@ -53,11 +52,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     #[inline(always)]
     pub(crate) unsafe fn put(self, span: SpanRef, address: usize) -> Freed {
         let facts = class_facts::<C::Table>(span.class());
-        let offset = span.offset_of(address);
-        let slot = ((offset as u64 * u64::from(facts.magic)) >> 32) as usize;
-        if slot * facts.bytes as usize != offset || slot >= span.slots() {
-            return Freed::Not;
-        }
+        let Some(slot) = slot_at(span, facts, address) else { return Freed::Not };
         // SAFETY: this thread owns the span (contract).
         match unsafe { span.put_once(slot) } {
             Put::Done => Freed::Done,
@@ -198,17 +193,15 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         let Some(span) = central.span_at(address) else {
             return Err(Report { misuse: Misuse::ForeignPointer, address, class_bytes: 0 });
         };
-        let inside = Err(report(Misuse::NotAnObjectStart, address, span));
-        let offset = span.offset_of(address);
-        if span.class() == LARGE {
-            return if offset == 0 { Ok((span, 0)) } else { inside };
+        let slot = if span.class() == LARGE {
+            (span.base() == address).then_some(0)
+        } else {
+            slot_at(span, class_facts::<C::Table>(span.class()), address)
+        };
+        match slot {
+            Some(slot) => Ok((span, slot)),
+            None => Err(report(Misuse::NotAnObjectStart, address, span)),
         }
-        let facts = class_facts::<C::Table>(span.class());
-        let slot = ((offset as u64 * u64::from(facts.magic)) >> 32) as usize;
-        if slot * facts.bytes as usize != offset || slot >= span.slots() {
-            return inside;
-        }
-        Ok((span, slot))
     }
 
     /// The span and the slot of the live object that starts at `address`.

@@ -186,18 +186,15 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         facts: &Class,
         address: usize,
     ) -> (SpanRef, usize) {
-        let (magic, bytes) = (u64::from(facts.magic), facts.bytes as usize);
         let Some(span) = central.span_at(address) else {
             central.die(central.foreign(address), address, 0);
         };
         if span.class() != class {
             central.die(Misuse::SizeMismatch, address, class_bytes(span));
         }
-        let offset = span.offset_of(address);
-        let slot = ((offset as u64 * magic) >> 32) as usize;
-        if slot * bytes != offset || slot >= span.slots() {
-            central.die(Misuse::NotAnObjectStart, address, bytes);
-        }
+        let Some(slot) = slot_at(span, facts, address) else {
+            central.die(Misuse::NotAnObjectStart, address, facts.bytes as usize);
+        };
         (span, slot)
     }
 
@@ -309,4 +306,12 @@ fn most_used(span: SpanRef) -> usize {
 /// Bytes of the span's size class; 0 if it has none.
 pub(crate) fn class_bytes(span: SpanRef) -> usize {
     if span.class() == LARGE { 0 } else { span.bytes() }
+}
+
+/// The slot of a span that starts at `address`, which lies in the span. `facts` are those of its class.
+#[inline(always)]
+pub(crate) fn slot_at(span: SpanRef, facts: &Class, address: usize) -> Option<usize> {
+    let offset = span.offset_of(address);
+    let slot = ((offset as u64 * u64::from(facts.magic)) >> 32) as usize;
+    (slot * facts.bytes as usize == offset && slot < span.slots()).then_some(slot)
 }
