@@ -121,6 +121,9 @@ fn large(text: &mut Text<'_, impl Sink>, figures: &Figures) {
 fn metadata(text: &mut Text<'_, impl Sink>, snapshot: &Snapshot, corner: &str) {
     let pages = &snapshot.pages;
     text.put(" |- thread caches   ").word(&Word::count(snapshot.caches)).put("\n");
+    text.put(" |- locks           taken ").word(&Word::count(pages.heap_locks));
+    text.put(" times in the heap, ").word(&Word::count(snapshot.central_locks));
+    text.put(" in the central lists\n");
     text.put(" ").put(corner).put("- metadata        ").word(&Word::bytes(pages.metadata_in_use));
     text.put(" in use of ").word(&Word::bytes(pages.metadata_committed));
     text.put(", beside the arenas\n");

@@ -52,6 +52,8 @@ pub struct Snapshot {
     pub cached_pages: usize,
     /// Caches in use by a thread.
     pub caches: usize,
+    /// How often the locks of the central lists were taken; `pages.heap_locks` are the heap's.
+    pub central_locks: usize,
 }
 
 impl ClassStats {
@@ -78,6 +80,7 @@ impl Snapshot {
         large_pages: 0,
         cached_pages: 0,
         caches: 0,
+        central_locks: 0,
     };
 
     /// The rows of all classes that have spans, the tiny slots first.
@@ -139,6 +142,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         snapshot.classes.fill(ClassStats::EMPTY);
         (snapshot.large_objects, snapshot.large_pages) = (0, 0);
         (snapshot.cached_pages, snapshot.caches) = (0, 0);
+        snapshot.central_locks = self.central.locks();
         for (class, row) in (0..=C::Table::CLASSES.count() as u8).zip(&mut snapshot.classes) {
             row.slot_bytes = C::Table::CLASSES.class(class).bytes as usize;
         }

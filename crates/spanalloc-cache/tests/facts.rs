@@ -330,3 +330,34 @@ fn a_checked_large_object_has_a_guard_that_moves_with_its_end() {
         }
     });
 }
+
+#[test]
+fn locks_are_counted_and_the_steady_state_takes_none() {
+    fn check<P: Policy>() {
+        with_lists(|_, central| {
+            let mut cache = ThreadCache::<_, P>::with_policy(central);
+            let locks = |cache: &mut ThreadCache<_, P>| {
+                let snapshot = cache.snapshot().unwrap();
+                (snapshot.pages.heap_locks, snapshot.central_locks)
+            };
+            let sizes = [5, 16, 64, 1000, 8192];
+            let pairs = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, P>, rounds: usize| {
+                for size in sizes.repeat(rounds) {
+                    let object = cache.alloc(layout(size, 8)).unwrap();
+                    // SAFETY: the object is live with this layout.
+                    unsafe { cache.free(object, layout(size, 8)) };
+                }
+            };
+            let empty = locks(&mut cache);
+            pairs(&mut cache, 1);
+            let warm = locks(&mut cache);
+            assert!(warm.0 > empty.0 + 1, "an arena and its spans were made");
+            assert!(warm.1 >= empty.1 + sizes.len(), "each class got its first span");
+            pairs(&mut cache, 1000);
+            // A look at the heap takes its locks, once each.
+            assert_eq!(locks(&mut cache), (warm.0 + 2, warm.1));
+        });
+    }
+    check::<Fast>();
+    check::<Checked>();
+}

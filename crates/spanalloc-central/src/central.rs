@@ -122,6 +122,10 @@ pub unsafe trait Central {
     /// Calls `visit` with every span in use. Exact while no other thread is inside.
     fn for_each_span(&self, visit: impl FnMut(SpanRef));
 
+    /// How often the locks of these lists were taken: those of the classes, of the span descriptors
+    /// and of the register of owners. Wraps at `usize::MAX`.
+    fn locks(&self) -> usize;
+
     /// What it is to free an address that no span has: that of an object in pages that went back to
     /// the heap, or of nothing that this allocator knows.
     fn foreign(&self, address: usize) -> Misuse {
@@ -229,6 +233,10 @@ unsafe impl<C: Central> Central for &C {
 
     fn for_each_span(&self, visit: impl FnMut(SpanRef)) {
         (**self).for_each_span(visit);
+    }
+
+    fn locks(&self) -> usize {
+        (**self).locks()
     }
 
     fn die(&self, misuse: Misuse, address: usize, class_bytes: usize) -> ! {

@@ -436,6 +436,14 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         }
     }
 
+    fn locks(&self) -> usize {
+        let classes = self.classes.iter().map(|class| class.acquisitions());
+        let descriptors = self.descriptors.iter().chain([&self.tiny_descriptors]);
+        classes
+            .chain(descriptors.map(|descriptors| descriptors.pool.acquisitions()))
+            .fold(self.owners.acquisitions(), usize::wrapping_add)
+    }
+
     #[cold]
     #[inline(never)]
     fn die(&self, misuse: Misuse, address: usize, class_bytes: usize) -> ! {

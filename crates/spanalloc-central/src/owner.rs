@@ -108,6 +108,11 @@ impl<W: Wait> Register<W> {
         idle.first = ptr::from_ref(owner).cast_mut();
     }
 
+    /// How often the lock of the register was taken.
+    pub(crate) fn acquisitions(&self) -> usize {
+        self.idle.acquisitions()
+    }
+
     pub(crate) fn for_each(&self, mut visit: impl FnMut(NonNull<Owner>)) {
         // Acquire pairs with the Release in `get`.
         let mut next = NonNull::new(self.all.load(Ordering::Acquire));

@@ -20,6 +20,9 @@ pub(crate) struct HeapView {
     pub(crate) large_bytes: usize,
     pub(crate) page_caches: usize,
     pub(crate) caches: usize,
+    /// How often locks were taken: those of the page heap, and those of the central lists.
+    pub(crate) heap_locks: usize,
+    pub(crate) central_locks: usize,
     /// Whether the allocator's own sums agree.
     pub(crate) adds_up: bool,
     /// Size classes that have spans, tiny objects first, then by size.
@@ -100,6 +103,8 @@ impl HeapView {
             large_bytes: snapshot.large_pages * PAGE_BYTES,
             page_caches: snapshot.cached_pages * PAGE_BYTES,
             caches: snapshot.caches,
+            heap_locks: snapshot.pages.heap_locks,
+            central_locks: snapshot.central_locks,
             adds_up: snapshot.adds_up(),
             rows: tiny.chain(classes).filter(|row| row.spans > 0).collect(),
         }

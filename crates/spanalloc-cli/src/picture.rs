@@ -37,6 +37,12 @@ pub(crate) fn draw(
         " |- metadata        {} in use of {}, beside the arenas",
         metadata.0, metadata.1
     )?;
+    let locks = (count(heap.heap_locks), count(heap.central_locks));
+    writeln!(
+        out,
+        " |- locks           taken {} times in the heap, {} in the central lists",
+        locks.0, locks.1
+    )?;
     writeln!(out, " `- thread caches   {}", count(heap.caches))?;
     if !heap.adds_up {
         writeln!(out, "    (another thread was allocating: the sums are not exact)")?;

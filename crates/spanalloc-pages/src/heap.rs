@@ -225,6 +225,7 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
     }
 
     fn stats(&self) -> PageStats {
+        let heap_locks = self.state.acquisitions().wrapping_add(self.metadata.acquisitions());
         let held = self.hold();
         let state = &held.state;
         let metadata = self.metadata.stats();
@@ -238,6 +239,7 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
             metadata_committed: metadata.committed + self.arenas.committed_bytes(),
             metadata_in_use: metadata.in_use,
             metadata_pages: self.metadata_pages.get(),
+            heap_locks,
         }
     }
 

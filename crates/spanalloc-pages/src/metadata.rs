@@ -144,6 +144,11 @@ impl<W: Wait> Metadata<W> {
         self.state.lock_under(held).alloc(os, layout)
     }
 
+    /// How often its lock was taken.
+    pub(crate) fn acquisitions(&self) -> usize {
+        self.state.acquisitions()
+    }
+
     /// What is held now.
     pub(crate) fn stats(&self) -> MetadataStats {
         self.state.lock().stats

@@ -172,6 +172,11 @@ impl<T: Pooled, W: Wait> Pool<T, W> {
         })
     }
 
+    /// How often the pool's lock was taken.
+    pub fn acquisitions(&self) -> usize {
+        self.lock.acquisitions()
+    }
+
     /// Objects that are free now.
     pub fn free_objects(&self) -> usize {
         self.lock.lock().count

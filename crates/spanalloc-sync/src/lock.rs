@@ -1,5 +1,7 @@
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
+// The count is `core`'s in models too: it orders nothing, so it would only repeat interleavings.
+use core::sync::atomic::AtomicUsize;
 
 use crate::atomic::{AtomicU32, Ordering};
 use crate::cell::{Claim, UnsafeCell};
@@ -17,14 +19,16 @@ const FREE: u32 = 0;
 const HELD: u32 = 1;
 const CONTENDED: u32 = 2;
 
-/// A mutual exclusion lock of one word, with a rank.
+/// A mutual exclusion lock of one word, with a rank, that counts how often it was taken.
 ///
 /// `W` says how a thread waits, `RANK` where the lock stands in the order of
-/// [`rank`](crate::rank). The all-zero word is a free lock, so a lock over plain data may live in
+/// [`rank`](crate::rank). All zeroes are a free lock, so a lock over plain data may live in
 /// zeroed memory.
 #[derive(Debug)]
 pub struct Lock<T, W, const RANK: u8> {
     word: AtomicU32,
+    /// Written by the thread that has just taken the word.
+    acquisitions: AtomicUsize,
     data: UnsafeCell<T>,
     wait: PhantomData<fn() -> W>,
 }
@@ -35,7 +39,18 @@ unsafe impl<T: Send, W, const RANK: u8> Sync for Lock<T, W, RANK> {}
 impl<T, W: Wait, const RANK: u8> Lock<T, W, RANK> {
     /// A free lock around `data`.
     pub const fn new(data: T) -> Self {
-        Self { word: AtomicU32::new(FREE), data: UnsafeCell::new(data), wait: PhantomData }
+        Self {
+            word: AtomicU32::new(FREE),
+            acquisitions: AtomicUsize::new(0),
+            data: UnsafeCell::new(data),
+            wait: PhantomData,
+        }
+    }
+
+    /// How often the lock was taken. Takes it not; wraps at `usize::MAX`.
+    #[inline]
+    pub fn acquisitions(&self) -> usize {
+        self.acquisitions.load(Ordering::Relaxed)
     }
 
     /// Takes the lock, waiting as long as it is held.
@@ -99,6 +114,9 @@ impl<T, W: Wait, const RANK: u8> Lock<T, W, RANK> {
     /// The guard of a thread that has just taken the word.
     #[inline]
     fn guard(&self) -> LockGuard<'_, T, W, RANK> {
+        // Relaxed: the word orders those who write here.
+        let next = self.acquisitions().wrapping_add(1);
+        self.acquisitions.store(next, Ordering::Relaxed);
         let held = Held { word: &self.word, wait: PhantomData };
         LockGuard { data: self.data.claim(), _held: held, borrow: PhantomData }
     }
@@ -261,9 +279,27 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_adds_one_word() {
-        assert_eq!(size_of::<Lock<(), Spin, 1>>(), 4);
-        assert_eq!(size_of::<Lock<u32, Spin, 1>>(), 8);
+    fn a_lock_adds_a_word_and_a_count() {
+        let count = size_of::<usize>();
+        assert_eq!(size_of::<Lock<u32, Spin, 1>>(), 8 + count);
+        assert_eq!(size_of::<Lock<[usize; 3], Spin, 1>>(), 5 * count);
+    }
+
+    #[test]
+    fn every_guard_is_counted() {
+        let lock = Lock::<u8, Spin, 1>::new(0);
+        assert_eq!(lock.acquisitions(), 0);
+        let guard = lock.lock();
+        assert!(lock.try_lock().is_none());
+        drop(guard);
+        assert_eq!(lock.acquisitions(), 1, "a try that fails is none");
+        drop(lock.try_lock());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| drop(lock.lock())));
+            }
+        });
+        assert_eq!(lock.acquisitions(), 4002);
     }
 
     #[test]
