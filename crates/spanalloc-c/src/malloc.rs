@@ -32,6 +32,14 @@ pub(crate) fn or_no_memory(object: *mut u8) -> *mut c_void {
 /// Memory of at least `size` bytes; of 1 if that is 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
+    match checked::at_hand(size, ALIGN) {
+        Some(object) => object.cast(),
+        None => malloc_any(size),
+    }
+}
+
+#[inline(never)]
+fn malloc_any(size: usize) -> *mut c_void {
     or_no_memory(checked::alloc(size, ALIGN))
 }
 

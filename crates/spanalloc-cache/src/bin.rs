@@ -80,14 +80,26 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// The caller is the bin's thread.
     unsafe fn pop(&self) -> Option<*mut u8>;
 
-    /// Whether the objects at hand, and the one popped last, are known to hold zeros.
+    /// As [`pop`](Self::pop); if there is none, one from the span at hand, if that needs no more than a
+    /// look at its bitmap.
+    ///
+    /// # Safety
+    /// As for [`pop`](Self::pop).
+    #[inline(always)]
+    unsafe fn pop_or_load(&self) -> Option<*mut u8> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.pop() }
+    }
+
+    /// Whether the next object to be popped is known to hold zeros.
     fn zeroed(&self) -> bool;
 
     /// Free objects that the bin keeps from their spans.
     fn cached(&self) -> usize;
 
-    /// Brings objects to hand that were freed into the bin. False if there are none.
-    fn recover(&self) -> bool;
+    /// Brings objects to hand that were freed into the bin, if [`pop`](Self::pop) may have one then;
+    /// gives them back to their spans otherwise. False if there are none at hand.
+    fn recover<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) -> bool;
 
     /// Brings objects of `span` to hand. The bin has none.
     ///

@@ -5,15 +5,16 @@ use core::alloc::Layout;
 use core::ptr;
 
 use spanalloc_central::remote::Marked;
-use spanalloc_central::{Central, LARGE, Put, SpanRef, class_facts};
+use spanalloc_central::{Central, LARGE, Put, SpanRef};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
+use crate::bin::Keep as _;
 use crate::cache::{Cache, Path};
 use crate::large::{pages_of, usable_pages};
 use crate::policy::Policy;
-use crate::small::{class_bytes, slot_at};
+use crate::small::class_bytes;
 use crate::words::Words;
 
 /// What freeing an object without a lock came to.
@@ -26,6 +27,17 @@ pub enum Freed {
     Rehome(SpanRef),
     /// Nothing was done: it is not live, not of this thread's spans, or not of the class.
     Not,
+}
+
+/// What it takes to give an object another layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Nothing: it has the class or the pages of that layout.
+    Fits,
+    /// To move it: it is a live small object with this many bytes.
+    Moves(usize),
+    /// It is large, or not live.
+    Other,
 }
 
 fn report(misuse: Misuse, address: usize, span: SpanRef) -> Report {
@@ -51,13 +63,21 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     /// This thread owns the span, and nobody uses the object.
     #[inline(always)]
     pub(crate) unsafe fn put(self, span: SpanRef, address: usize) -> Freed {
-        let facts = class_facts::<C::Table>(span.class());
-        let Some(slot) = slot_at(span, facts, address) else { return Freed::Not };
-        // SAFETY: this thread owns the span (contract).
-        match unsafe { span.put_once(slot) } {
-            Put::Done => Freed::Done,
-            Put::Notify => Freed::Rehome(span),
-            Put::Twice => Freed::Not,
+        let Some(slot) = span.slot_at(address) else {
+            return Freed::Not;
+        };
+        // SAFETY: this thread owns the span (contract), and with it the bin of its class.
+        unsafe {
+            if !span.set_free(slot) {
+                return Freed::Not;
+            }
+            if self.state.bin(span.class()).keep(span.slot(slot)) {
+                return Freed::Done;
+            }
+            match span.count_free() {
+                Put::Notify => Freed::Rehome(span),
+                _ => Freed::Done,
+            }
         }
     }
 
@@ -75,19 +95,43 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         }
     }
 
-    /// As [`try_free_unsized`](Self::try_free_unsized), if the object is of the class of `layout`.
+    /// As [`try_free_unsized`](Self::try_free_unsized), if the object is of this class.
     ///
     /// # Safety
     /// As there.
     #[inline(always)]
-    pub unsafe fn try_free_as(self, object: *mut u8, layout: Layout) -> Freed {
-        match (Self::path(layout), self.own_span(object.addr())) {
-            (Path::Small(class), Some(span)) if span.class() == class => {
-                // SAFETY: this thread owns the span; nobody uses the object (contract).
-                unsafe { self.put(span, object.addr()) }
-            }
+    pub unsafe fn try_free_as(self, object: *mut u8, class: u8) -> Freed {
+        match self.own_span(object.addr()) {
+            // SAFETY: this thread owns the span; nobody uses the object (contract).
+            Some(span) if span.class() == class => unsafe { self.put(span, object.addr()) },
             _ => Freed::Not,
         }
+    }
+
+    /// The class of objects of this layout, if it is one of those that most objects have; by a few
+    /// instructions.
+    #[inline(always)]
+    #[must_use]
+    pub fn common_class(size: usize, align: usize) -> Option<u8> {
+        Self::common(size, align)
+    }
+
+    /// The class of objects of this layout; None if they are large.
+    #[inline]
+    #[must_use]
+    pub fn class_of(layout: Layout) -> Option<u8> {
+        match Self::path(layout) {
+            Path::Small(class) => Some(class),
+            _ => None,
+        }
+    }
+
+    /// An object of this class, if one is at hand.
+    #[inline(always)]
+    #[must_use]
+    pub fn try_alloc_of(self, class: u8) -> Option<*mut u8> {
+        // SAFETY: this thread uses the state (contract of `Cache::new`).
+        unsafe { self.state.bin(class).pop() }
     }
 
     /// Finds the place of a span of this thread whose number of used slots fell.
@@ -117,11 +161,13 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         let (span, slot) = self.find_live(address)?;
         if span.class() != LARGE && span.ownership().is(&self.state.owner.queue) {
             // SAFETY: this thread owns the span; nobody uses the object (contract).
-            match unsafe { self.put(span, address) } {
-                Freed::Done => {}
-                Freed::Rehome(span) => self.rehome_slow(span),
-                Freed::Not => return Err(report(Misuse::DoubleFree, address, span)),
+            match unsafe { span.put_once(slot) } {
+                Put::Done => {}
+                Put::Notify => self.rehome_slow(span),
+                Put::Twice => return Err(report(Misuse::DoubleFree, address, span)),
             }
+            // The next frees need not come here.
+            self.drain();
             return Ok(());
         }
         // SAFETY: the span and the slot were found at this address; the caller's promise.
@@ -196,7 +242,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         let slot = if span.class() == LARGE {
             (span.base() == address).then_some(0)
         } else {
-            slot_at(span, class_facts::<C::Table>(span.class()), address)
+            span.slot_at(address)
         };
         match slot {
             Some(slot) => Ok((span, slot)),
@@ -267,12 +313,21 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         Err(mismatch(self.find_live(address)?.0, address))
     }
 
-    /// Whether a live object starts at this address that has the class of `new`, or as many pages:
-    /// to give it that layout nothing has to be done.
+    /// What it takes to give the object at `address` the layout `new`.
     #[inline]
-    pub fn stays(self, address: usize, new: Layout) -> bool {
-        let Ok((span, slot)) = Self::find(self.central, address) else { return false };
-        span.is_live(slot) && Self::fits(span, new)
+    pub fn size_now(self, address: usize, new: Layout) -> Size {
+        match Self::find(self.central, address) {
+            Ok((span, slot)) if span.is_live(slot) => {
+                if Self::fits(span, new) {
+                    Size::Fits
+                } else if span.class() != LARGE {
+                    Size::Moves(span.bytes())
+                } else {
+                    Size::Other
+                }
+            }
+            _ => Size::Other,
+        }
     }
 
     /// Gives an object a new layout and keeps its contents, in place if it stays in its class or the

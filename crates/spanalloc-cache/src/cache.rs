@@ -3,16 +3,18 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
 use spanalloc_central::{Central, TINY, TINY_BYTES};
-use spanalloc_classes::ClassTable;
+use spanalloc_classes::{ClassTable, FINE_MAX};
 
 use crate::bin::Keep;
 use crate::policy::Policy;
 use crate::state::CacheState;
 
 /// The largest size, in bytes, that the inlined paths serve: the first of the two lookup tables.
-const COMMON_MAX: usize = 1024;
+const COMMON_MAX: usize = FINE_MAX;
 /// The largest alignment, in bytes, that the inlined paths serve: that of every class.
 const COMMON_ALIGN: usize = 8;
+/// The alignment that C programs expect.
+const C_ALIGN: usize = 16;
 
 /// Where a Layout's objects live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,12 +91,19 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
 
     /// The class of the layouts that the inlined paths serve: those of most objects of a program.
     #[inline(always)]
-    fn common(layout: Layout) -> Option<u8> {
-        let (size, align) = (layout.size(), layout.align());
-        if align > COMMON_ALIGN || size > COMMON_MAX || size <= P::PACK_MAX {
+    pub(crate) fn common(size: usize, align: usize) -> Option<u8> {
+        if size > COMMON_MAX || size <= P::PACK_MAX {
             return None;
         }
-        Some(C::Table::CLASSES.class_of(size))
+        let size = match align {
+            0..=COMMON_ALIGN => size,
+            // The alignment of `malloc`.
+            C_ALIGN if const { C::Table::CLASSES.rounds_to(C_ALIGN) } => {
+                (size + (C_ALIGN - 1)) & !(C_ALIGN - 1)
+            }
+            _ => return None,
+        };
+        Some(C::Table::CLASSES.fine_class_of(size))
     }
 
     /// Memory for a common `layout` from its bin: no lock, no call. None sends the caller to
@@ -103,7 +112,8 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[must_use]
     pub fn try_alloc(self, layout: Layout) -> Option<*mut u8> {
         // SAFETY: this thread uses the state (contract of `new`).
-        Self::common(layout).and_then(|class| unsafe { self.state.bin(class).pop() })
+        Self::common(layout.size(), layout.align())
+            .and_then(|class| unsafe { self.state.bin(class).pop() })
     }
 
     /// Memory for any `layout` from what is at hand. None sends the caller to
@@ -114,7 +124,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         // SAFETY: this thread uses the state (contract of `new`); tiny aligns are at most 16.
         unsafe {
             match Self::path(layout) {
-                Path::Small(class) => self.state.bin(class).pop(),
+                Path::Small(class) => self.state.bin(class).pop_or_load(),
                 Path::Tiny => self.state.open.pack(layout.size().max(1), tiny_align(layout)),
                 Path::Large => None,
             }
@@ -127,7 +137,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[must_use]
     pub fn alloc_slow(self, layout: Layout) -> *mut u8 {
         match Self::path(layout) {
-            Path::Small(class) => self.alloc_small_slow(class),
+            Path::Small(class) => self.alloc_small_slow(class).0,
             Path::Tiny => self.alloc_tiny_slow(layout.size().max(1), tiny_align(layout)),
             Path::Large => self.alloc_large(layout).0,
         }
@@ -155,12 +165,20 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline]
     #[must_use]
     pub fn try_alloc_known(self, layout: Layout) -> Option<(*mut u8, bool)> {
-        let object = self.try_alloc_any(layout)?;
-        let zeroed = match Self::path(layout) {
-            Path::Small(class) => self.state.bin(class).zeroed(),
-            _ => false,
-        };
-        Some((object, zeroed))
+        match Self::path(layout) {
+            Path::Small(class) => self.try_alloc_known_of(class),
+            _ => Some((self.try_alloc_any(layout)?, false)),
+        }
+    }
+
+    /// An object of this class, if one is at hand, and whether it is known to be zero.
+    #[inline(always)]
+    #[must_use]
+    pub fn try_alloc_known_of(self, class: u8) -> Option<(*mut u8, bool)> {
+        let bin = self.state.bin(class);
+        let zeroed = bin.zeroed();
+        // SAFETY: this thread uses the state (contract of `new`).
+        Some((unsafe { bin.pop() }?, zeroed))
     }
 
     /// Memory for `layout` or null, and whether it is known to be zero.
@@ -168,10 +186,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[must_use]
     pub fn alloc_known(self, layout: Layout) -> (*mut u8, bool) {
         self.try_alloc_known(layout).unwrap_or_else(|| match Self::path(layout) {
-            Path::Small(class) => {
-                let object = self.alloc_small_slow(class);
-                (object, self.state.bin(class).zeroed())
-            }
+            Path::Small(class) => self.alloc_small_slow(class),
             Path::Tiny => (self.alloc_slow(layout), false),
             Path::Large => self.alloc_large(layout),
         })
@@ -197,7 +212,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline(always)]
     #[must_use]
     pub unsafe fn try_free(self, object: *mut u8, layout: Layout) -> bool {
-        match Self::common(layout) {
+        match Self::common(layout.size(), layout.align()) {
             // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
             Some(class) => unsafe { P::Bin::push(self, class, object) },
             None => false,
@@ -325,10 +340,11 @@ mod tests {
 
     #[test]
     fn the_common_layouts_are_those_between_tiny_and_1024_bytes() {
-        let common = |size, align| Plain::common(Layout::from_size_align(size, align).unwrap());
-        assert_eq!([common(0, 1), common(7, 1), common(1025, 8), common(64, 16)], [None; 4]);
+        let common = |size, align| Plain::common(size, align);
+        assert_eq!([common(0, 1), common(7, 1), common(1025, 8), common(64, 32)], [None; 4]);
         for size in 8..=1024 {
             assert_eq!(common(size, 8).map(Path::Small), Some(path(size, 8)));
+            assert_eq!(common(size, 16).map(Path::Small), Some(path(size, 16)));
         }
     }
 

@@ -20,7 +20,7 @@ mod tiny;
 mod words;
 
 pub use bin::Bin;
-pub use by_address::Freed;
+pub use by_address::{Freed, Size};
 pub use cache::Cache;
 pub use magazines::{MAGAZINE, Magazines};
 pub use policy::{Checked, Fast, Policy};

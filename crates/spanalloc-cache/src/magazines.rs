@@ -193,10 +193,11 @@ impl Keep for Magazines {
         self.loaded() + self.freed()
     }
 
-    fn recover(&self) -> bool {
-        let some = self.freed() > 0;
+    fn recover<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) -> bool {
+        let bin = cache.state.bin(class);
+        let some = bin.freed() > 0;
         if some {
-            self.swap();
+            bin.swap();
         }
         some
     }

@@ -19,27 +19,28 @@ const USEFUL_SLOTS: usize = 64;
 const EMPTY_BYTES: usize = 512 << 10;
 
 impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
-    /// Takes an object from a bin that has none at hand.
+    /// Takes an object from a bin that has none at hand, and tells whether it is known to hold zeros.
     #[cold]
     #[inline(never)]
-    pub(crate) fn alloc_small_slow(self, class: u8) -> *mut u8 {
+    pub(crate) fn alloc_small_slow(self, class: u8) -> (*mut u8, bool) {
         let refilled = self.refill(class) || {
             self.reclaim();
             self.refill(class)
         };
         if refilled {
+            let zeroed = self.state.bin(class).zeroed();
             // SAFETY: this thread uses the state (contract of `Cache::new`).
             if let Some(object) = unsafe { self.state.bin(class).pop() } {
-                return object;
+                return (object, zeroed);
             }
         }
-        core::ptr::null_mut()
+        (core::ptr::null_mut(), false)
     }
 
     /// Brings objects to hand, from the nearest place that has some.
     fn refill(self, class: u8) -> bool {
         let bin = self.prepare(class);
-        if bin.recover() {
+        if P::Bin::recover(self, class) {
             return true;
         }
         let spans = bin.spans();
@@ -192,7 +193,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         if span.class() != class {
             central.die(Misuse::SizeMismatch, address, class_bytes(span));
         }
-        let Some(slot) = slot_at(span, facts, address) else {
+        let Some(slot) = span.slot_at(address) else {
             central.die(Misuse::NotAnObjectStart, address, facts.bytes as usize);
         };
         (span, slot)
@@ -306,12 +307,4 @@ fn most_used(span: SpanRef) -> usize {
 /// Bytes of the span's size class; 0 if it has none.
 pub(crate) fn class_bytes(span: SpanRef) -> usize {
     if span.class() == LARGE { 0 } else { span.bytes() }
-}
-
-/// The slot of a span that starts at `address`, which lies in the span. `facts` are those of its class.
-#[inline(always)]
-pub(crate) fn slot_at(span: SpanRef, facts: &Class, address: usize) -> Option<usize> {
-    let offset = span.offset_of(address);
-    let slot = ((offset as u64 * u64::from(facts.magic)) >> 32) as usize;
-    (slot * facts.bytes as usize == offset && slot < span.slots()).then_some(slot)
 }

@@ -24,7 +24,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         // SAFETY: this thread uses the state (contract of `Cache::new`).
         let slot = match unsafe { bin.pop() } {
             Some(slot) => slot,
-            None => self.alloc_small_slow(SHARED),
+            None => self.alloc_small_slow(SHARED).0,
         };
         let Some(span) = self.central.span_at(slot.addr()) else {
             return core::ptr::null_mut();

@@ -1,22 +1,25 @@
 //! The bin of caches that check the program.
 //!
-//! Objects are handed out bit by bit from a word of the current span's bitmap, and freed into the
-//! bitmap at once. So of a slot of any span this is true at any time:
+//! The bin keeps the objects that were freed last, and hands the newest of them out first: its memory
+//! is in the processor's cache. When it has none, objects are handed out bit by bit from a word of
+//! the current span's bitmap; when it is full, a freed object stays where it is. In any case the
+//! bitmap knows at once. So of a slot of any span this is true at any time:
 //!
 //! | bit in `free` | bit in `remote` | the slot                                                  |
 //! |---------------|-----------------|-----------------------------------------------------------|
 //! | 0             | 0               | is live                                                   |
 //! | 0             | 1               | was freed by another thread than the owner, not folded yet |
-//! | 1             | 0               | is free; if the bit is also among the reserved ones of the owner's bin, it is next |
-//! | 1             | 1               | was freed twice, at once: noticed when it is reserved or folded |
+//! | 1             | 0               | is free; if the owner's bin keeps it, or it is among the reserved ones, it is next |
+//! | 1             | 1               | was freed twice, at once: noticed when it is reserved, handed out again or folded |
 //!
-//! A slot that its owner frees is never among the reserved ones, which were all taken from the word at
-//! once. So there is a moment between the free of a slot and its next life, the reservation, at which
-//! both bits are compared.
+//! A slot that the bin keeps counts as used in its span, as a reserved one does. Slots are only
+//! reserved when the bin keeps none, and what it keeps later was live then: so no slot is both. Both
+//! bits of a slot are compared between its free and its next life.
 
+use core::mem::{offset_of, size_of};
 use core::ptr;
 
-use spanalloc_central::{Central, Reserve, SpanRef};
+use spanalloc_central::{Central, Put, Reserve, SpanRef, SpanSlot};
 use spanalloc_sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
@@ -31,7 +34,13 @@ const RESERVED_BYTES: usize = 64 << 10;
 /// Slots of a word.
 const WORD_SLOTS: usize = u64::BITS as usize;
 
-/// A bin that hands out the slots of one word of a bitmap. One cache line.
+/// The most freed objects that a bin keeps.
+const KEPT: usize = 16;
+/// The most bytes of freed objects that a bin keeps, beyond two objects.
+const KEPT_BYTES: usize = 32 << 10;
+
+/// A bin that keeps some freed objects and hands out the slots of one word of a bitmap. Its first
+/// cache line is all that most calls use of it.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Words {
@@ -51,10 +60,50 @@ pub struct Words {
     fresh: AtomicBool,
     /// Whether every slot that was reserved is known to hold zeros.
     zeroed: AtomicBool,
+    /// Freed objects that are kept: the first of `objects`, the newest last.
+    kept: AtomicU8,
+    /// How many may be kept; 0 until the bin is first used.
+    kept_most: AtomicU8,
     spans: Spans,
+    objects: [AtomicU64; KEPT],
 }
 
+const _: () = assert!(
+    size_of::<usize>() != 8 || size_of::<AtomicU64>() != 8 || offset_of!(Words, objects) == 64
+);
+
 impl Words {
+    /// Keeps a freed object, if there is room.
+    ///
+    /// # Safety
+    /// The caller is the bin's thread, which owns the span; the slot is of the bin's class, and free,
+    /// but counts as used.
+    #[inline(always)]
+    pub(crate) unsafe fn keep(&self, slot: SpanSlot) -> bool {
+        let kept = self.kept.load(Ordering::Relaxed);
+        if kept >= self.kept_most.load(Ordering::Relaxed) {
+            return false;
+        }
+        // SAFETY: `kept_most` is at most KEPT.
+        let place = unsafe { self.objects.get_unchecked(usize::from(kept)) };
+        place.store(slot.to_bits(), Ordering::Relaxed);
+        self.kept.store(kept + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// The newest of `kept` objects that are kept, which are more than 0.
+    ///
+    /// # Safety
+    /// The caller is the bin's thread.
+    #[inline(always)]
+    unsafe fn newest(&self, kept: u8) -> SpanSlot {
+        // SAFETY: at most KEPT objects are kept, and all of them were written by `keep`.
+        unsafe {
+            let place = self.objects.get_unchecked(usize::from(kept) - 1);
+            SpanSlot::from_bits(place.load(Ordering::Relaxed))
+        }
+    }
+
     /// Whether this slot of a span is reserved, and never was handed out.
     pub(crate) fn is_next(&self, span: SpanRef, slot: usize) -> bool {
         self.spans.current() == Some(span)
@@ -76,7 +125,10 @@ impl Keep for Words {
         most: AtomicU8::new(0),
         fresh: AtomicBool::new(false),
         zeroed: AtomicBool::new(false),
+        kept: AtomicU8::new(0),
+        kept_most: AtomicU8::new(0),
         spans: Spans::new(),
+        objects: [const { AtomicU64::new(0) }; KEPT],
     };
 
     fn spans(&self) -> &Spans {
@@ -87,6 +139,8 @@ impl Keep for Words {
         let most = (RESERVED_BYTES / bytes.max(1)).clamp(2, WORD_SLOTS);
         self.bytes.store(bytes as u32, Ordering::Relaxed);
         self.most.store(most as u8, Ordering::Relaxed);
+        let kept = (KEPT_BYTES / bytes.max(1)).clamp(2, KEPT);
+        self.kept_most.store(kept as u8, Ordering::Relaxed);
     }
 
     fn is_in_use(&self) -> bool {
@@ -97,10 +151,25 @@ impl Keep for Words {
         debug_assert!(self.cached() == 0);
         self.word.store(ptr::null_mut(), Ordering::Relaxed);
         self.most.store(0, Ordering::Relaxed);
+        self.kept_most.store(0, Ordering::Relaxed);
     }
 
     #[inline(always)]
     unsafe fn pop(&self) -> Option<*mut u8> {
+        let kept = self.kept.load(Ordering::Relaxed);
+        if kept != 0 {
+            // SAFETY: the caller is the bin's thread (contract), which owns the spans of what it keeps.
+            let (span, index) = unsafe {
+                let slot = self.newest(kept);
+                if !slot.span().set_live(slot.index()) {
+                    return None;
+                }
+                (slot.span(), slot.index())
+            };
+            self.kept.store(kept - 1, Ordering::Relaxed);
+            let bytes = self.bytes.load(Ordering::Relaxed) as usize;
+            return Some(ptr::with_exposed_provenance_mut(span.base().wrapping_add(index * bytes)));
+        }
         let reserved = self.reserved.load(Ordering::Relaxed);
         if reserved == 0 {
             return None;
@@ -117,16 +186,36 @@ impl Keep for Words {
     }
 
     #[inline]
+    unsafe fn pop_or_load(&self) -> Option<*mut u8> {
+        // SAFETY: the caller is the bin's thread, which owns the current span (contract); nothing is
+        // reserved of it.
+        unsafe {
+            self.pop().or_else(|| {
+                let loaded = self.cached() == 0 && self.load(self.spans.current()?) == Load::Loaded;
+                if loaded { self.pop() } else { None }
+            })
+        }
+    }
+
+    #[inline]
     fn zeroed(&self) -> bool {
-        self.zeroed.load(Ordering::Relaxed)
+        self.kept.load(Ordering::Relaxed) == 0 && self.zeroed.load(Ordering::Relaxed)
     }
 
     fn cached(&self) -> usize {
-        self.reserved.load(Ordering::Relaxed).count_ones() as usize
+        let kept = usize::from(self.kept.load(Ordering::Relaxed));
+        kept + self.reserved.load(Ordering::Relaxed).count_ones() as usize
     }
 
-    fn recover(&self) -> bool {
-        false
+    /// Kept objects could not be popped because another thread has freed into a span of theirs: that
+    /// is taken in, and it turns out whether one of them was freed twice.
+    fn recover<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) -> bool {
+        let bin = cache.state.bin(class);
+        if bin.kept.load(Ordering::Relaxed) > 0 {
+            give_back(cache, class);
+            cache.drain();
+        }
+        bin.reserved.load(Ordering::Relaxed) != 0
     }
 
     unsafe fn load(&self, span: SpanRef) -> Load {
@@ -152,11 +241,8 @@ impl Keep for Words {
         class: u8,
         object: *mut u8,
     ) -> bool {
-        let freed = match cache.own_span(object.addr()) {
-            // SAFETY: this thread owns the span; nobody uses the object (contract).
-            Some(span) if span.class() == class => unsafe { cache.put(span, object.addr()) },
-            _ => Freed::Not,
-        };
+        // SAFETY: the caller's promise is passed on.
+        let freed = unsafe { cache.try_free_as(object, class) };
         match freed {
             Freed::Done => true,
             Freed::Rehome(span) => {
@@ -187,9 +273,27 @@ impl Keep for Words {
     fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
         let bin = cache.state.bin(class);
         if let Some(span) = bin.spans.current() {
+            let reserved = bin.reserved.load(Ordering::Relaxed).count_ones() as usize;
             // SAFETY: this thread owns its current span, of which these slots are reserved.
-            unsafe { span.unreserve(bin.cached()) };
+            unsafe { span.unreserve(reserved) };
         }
         bin.reserved.store(0, Ordering::Relaxed);
+        give_back(cache, class);
+    }
+}
+
+/// Gives the objects that a bin keeps back to their spans.
+fn give_back<C: Central, P: Policy<Bin = Words>>(cache: Cache<'_, C, P>, class: u8) {
+    let bin = cache.state.bin(class);
+    for kept in (1..=bin.kept.load(Ordering::Relaxed)).rev() {
+        bin.kept.store(kept - 1, Ordering::Relaxed);
+        // SAFETY: this thread is the bin's, which owns the spans of the objects; each is free by its
+        // state.
+        unsafe {
+            let span = bin.newest(kept).span();
+            if span.count_free() == Put::Notify {
+                cache.rehome_slow(span);
+            }
+        }
     }
 }

@@ -25,4 +25,4 @@ pub use queue::Queue;
 pub use span::{LARGE, Place, Put, Span, SpanRef, TINY, TINY_BYTES, Taken, descriptor_bytes};
 pub use span_list::SpanList;
 pub use span_remote::TinyDrop;
-pub use span_words::{Reserve, Reserved};
+pub use span_words::{Reserve, Reserved, SpanSlot};

@@ -49,8 +49,9 @@ impl Balance {
     #[inline]
     pub fn mark(&self, word: &AtomicU64, mask: u64, count: u32) -> Marked {
         // Release pairs with the Acquire exchange in `fold`: the freer's last use of the object
-        // comes before the slot is handed out again.
-        let release = fault::ordering(Fault::MarkRelaxed, Ordering::Release);
+        // comes before the slot is handed out again. Acquire pairs with the Release of such an
+        // exchange before: what the folder did before it is seen after a mark that it did not find.
+        let release = fault::ordering(Fault::MarkRelaxed, Ordering::AcqRel);
         if word.fetch_or(mask, release) & mask != 0 {
             return Marked::Twice;
         }
@@ -93,13 +94,14 @@ impl Balance {
                 if word.load(Ordering::Relaxed) == 0 {
                     continue;
                 }
-                // Acquire pairs with the Release in `mark` and `count`.
+                // Acquire pairs with the Release in `mark` and `count`, Release with the Acquire in
+                // `mark`.
                 let value = if fault::seeded(Fault::FoldTorn) {
                     let value = word.load(Ordering::Acquire);
                     word.store(0, Ordering::Relaxed);
                     value
                 } else {
-                    word.swap(0, Ordering::Acquire)
+                    word.swap(0, Ordering::AcqRel)
                 };
                 found += take(index, value);
             }

@@ -1,17 +1,18 @@
 //! The descriptor of a span: a run of pages cut into slots of one size.
 //!
 //! ```text
-//!  +0    base, owner, used, notify, slots, fresh, class, words, place, zeroed, pages
+//!  +0    base, owner, reciprocal, slots, left, class, remote_at, marked
 //!  +32   free[words]             one bit a slot: set while the slot lies free in the span
 //!  ----  next cache line: written by other threads --------------------------------------
-//!  +r    magic, bytes, link, next, prev, balance, stranded
-//!  +r+40 remote[words]           one bit a slot: freed by another thread, not folded yet
+//!  +r-48 bytes, pages, link, next, prev, balance, fresh, notify, words, place, zeroed, stranded
+//!  +r    remote[words]           one bit a slot: freed by another thread, not folded yet
 //!        (a tiny span: one byte a slot, counting such frees, and then one byte a slot that
 //!        counts the live objects in it)
 //! ```
 //!
 //! `words` is the capacity of the descriptor, the same for all descriptors of a pool, so that every
-//! field stays where it is when a descriptor is reused. Spans of up to 128 slots have their whole
+//! field stays where it is when a descriptor is reused. `remote_at` says where r is, and `marked` whether
+//! there may be something: so a free by the owner needs one line only. Spans of up to 128 slots have their whole
 //! owner side in one cache line and 128 bytes in all.
 //! Descriptors come from pools and are never unmapped: a stale pointer may always be read.
 //!
@@ -75,26 +76,34 @@ pub enum Place {
 pub struct Span {
     pub(crate) base: AtomicUsize,
     ownership: Ownership<Span>,
-    pub(crate) used: AtomicU16,
-    pub(crate) notify: AtomicU16,
+    /// See [`reciprocal`]; 0 for a large object.
+    pub(crate) reciprocal: AtomicU64,
     pub(crate) slots: AtomicU16,
-    pub(crate) fresh: AtomicU16,
+    /// Used slots less `notify`, as a signed number: at 0 and below frees tell. 1 for a large object
+    /// as long as it lives.
+    pub(crate) left: AtomicU16,
     pub(crate) class: AtomicU8,
-    pub(crate) words: AtomicU8,
-    place: AtomicU8,
-    pub(crate) zeroed: AtomicBool,
-    pub(crate) pages: AtomicU32,
+    /// Where the remote words are, in [`STEP`]s; 0 before the descriptor's first use.
+    remote_at: AtomicU8,
+    /// Whether some slot may be marked in the remote words. See `span_remote`.
+    pub(crate) marked: AtomicBool,
 }
 
 /// The part of a descriptor that other threads write.
 #[repr(C)]
 pub(crate) struct Shared {
-    magic: AtomicU32,
     pub(crate) bytes: AtomicU32,
+    pub(crate) pages: AtomicU32,
     link: AtomicPtr<Span>,
     pub(crate) next: AtomicPtr<Span>,
     pub(crate) prev: AtomicPtr<Span>,
     pub(crate) balance: Balance,
+    pub(crate) fresh: AtomicU16,
+    /// How few used slots make frees tell. 1 for a large object with a guard.
+    pub(crate) notify: AtomicU16,
+    words: AtomicU8,
+    place: AtomicU8,
+    pub(crate) zeroed: AtomicBool,
     stranded: Stranded,
 }
 
@@ -107,14 +116,18 @@ const LANES: usize = 8;
 
 /// Offset of the free bitmap: behind the last field of [`Span`].
 const FREE_OFFSET: usize =
-    (offset_of!(Span, pages) + size_of::<AtomicU32>()).next_multiple_of(align_of::<AtomicU64>());
+    (offset_of!(Span, marked) + size_of::<AtomicBool>()).next_multiple_of(align_of::<AtomicU64>());
+/// What offsets in a descriptor are multiples of.
+const STEP: usize = 8;
+/// Bytes from the shared part to the remote words.
+const SHARED_BYTES: usize = size_of::<Shared>().next_multiple_of(align_of::<AtomicU64>());
 
 const fn shared_offset(words: usize) -> usize {
     (FREE_OFFSET + words * WORD).next_multiple_of(LINE)
 }
 
 const fn remote_offset(words: usize) -> usize {
-    (shared_offset(words) + size_of::<Shared>()).next_multiple_of(align_of::<AtomicU64>())
+    shared_offset(words) + SHARED_BYTES
 }
 
 /// Remote words of a descriptor whose free bitmap has `words` words.
@@ -141,16 +154,37 @@ pub const fn descriptor_bytes(words: usize, tiny: bool) -> usize {
 const _: () = assert!(align_of::<Shared>() <= LINE && align_of::<Span>() == LINE);
 // `words` and the counts of slots fit their fields.
 const _: () = assert!(MAX_SLOTS / 64 <= u8::MAX as usize && MAX_SLOTS <= u16::MAX as usize);
+const _: () = assert!(align_of::<AtomicU64>() % STEP == 0 || STEP % align_of::<AtomicU64>() == 0);
+const _: () = assert!(LINE % STEP == 0 && SHARED_BYTES % STEP == 0);
+const _: () = assert!(remote_offset(MAX_SLOTS / 64) / STEP <= u8::MAX as usize);
 // What the drawing above says of 64-bit systems.
 const _: () = assert!(
     size_of::<usize>() != 8
         || WORD != 8
         || (FREE_OFFSET == 32
             && shared_offset(4) == LINE
-            && remote_offset(4) == LINE + 40
+            && remote_offset(4) == LINE + 48
             && descriptor_bytes(2, false) == 2 * LINE
             && descriptor_bytes(4, false) == 3 * LINE)
 );
+
+/// `2^64 / bytes`, rounded up: the factor by which an offset in a span is divided by the `bytes` of a
+/// slot. The high half of the product is the index of the slot that the offset lies in, the low
+/// half is less than the factor at the first byte of a slot, and there alone.
+///
+/// Let `e = reciprocal * bytes - 2^64`; rounding up makes it `0 <= e < bytes`. The product of
+/// `offset = q * bytes + r` and the reciprocal is `q * 2^64 + q * e + r * reciprocal`. The last
+/// two terms stay below `2^64` if `(q + 1) * e <= reciprocal`, for `r` is less than `bytes`;
+/// and then `q * e` is less than the reciprocal. With slots of less than 4 GB, of which a span has
+/// at most `MAX_SLOTS`, that is so by far: both `q` and `e` would have to be beyond any span.
+/// Of 0 bytes it is 0, and no offset is the start of a slot.
+#[inline]
+pub(crate) const fn reciprocal(bytes: u32) -> u64 {
+    match u64::MAX.checked_div(bytes as u64) {
+        Some(quotient) => quotient + 1,
+        None => 0,
+    }
+}
 
 /// What [`SpanRef::take`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,9 +241,15 @@ impl SpanRef {
 
     #[inline(always)]
     pub(crate) fn shared<'a>(self) -> &'a Shared {
-        let offset = shared_offset(self.words());
+        // Before its first use a descriptor reads as one of no words, and all zero.
+        let offset = self.remote_at().max(remote_offset(0)) - SHARED_BYTES;
         // SAFETY: the descriptor holds `Shared` there, for ever; its fields are atomics.
         unsafe { self.0.cast::<u8>().add(offset).cast::<Shared>().as_ref() }
+    }
+
+    #[inline(always)]
+    fn remote_at(self) -> usize {
+        usize::from(self.head().remote_at.load(Ordering::Relaxed)) * STEP
     }
 
     #[inline(always)]
@@ -226,9 +266,8 @@ impl SpanRef {
     #[inline(always)]
     pub(crate) unsafe fn remote_word<'a>(self, word: usize) -> &'a AtomicU64 {
         debug_assert!(word < self.words());
-        let first = remote_offset(self.words());
         // SAFETY: the descriptor has this word there (`descriptor_bytes`), for ever.
-        unsafe { self.0.cast::<u8>().add(first).cast::<AtomicU64>().add(word).as_ref() }
+        unsafe { self.0.cast::<u8>().add(self.remote_at()).cast::<AtomicU64>().add(word).as_ref() }
     }
 
     #[inline]
@@ -237,7 +276,7 @@ impl SpanRef {
         let count = remote_count(words, self.class() == TINY);
         // SAFETY: the descriptor has this many words there (`descriptor_bytes`), for ever.
         unsafe {
-            let first = self.0.cast::<u8>().add(remote_offset(words)).cast::<AtomicU64>();
+            let first = self.0.cast::<u8>().add(self.remote_at()).cast::<AtomicU64>();
             core::slice::from_raw_parts(first.as_ptr(), count)
         }
     }
@@ -266,7 +305,7 @@ impl SpanRef {
     /// Pages of the span.
     #[inline(always)]
     pub fn pages(self) -> usize {
-        self.head().pages.load(Ordering::Relaxed) as usize
+        self.shared().pages.load(Ordering::Relaxed) as usize
     }
 
     /// Slots of the span.
@@ -279,7 +318,8 @@ impl SpanRef {
     /// not folded yet.
     #[inline(always)]
     pub fn used(self) -> usize {
-        self.head().used.load(Ordering::Relaxed).into()
+        let notify = self.shared().notify.load(Ordering::Relaxed);
+        self.head().left.load(Ordering::Relaxed).wrapping_add(notify).into()
     }
 
     /// The size class; [`TINY`] or [`LARGE`] for spans without one.
@@ -291,7 +331,7 @@ impl SpanRef {
     /// Words of the free bitmap for which the descriptor has room.
     #[inline(always)]
     pub fn words(self) -> usize {
-        self.head().words.load(Ordering::Relaxed).into()
+        self.shared().words.load(Ordering::Relaxed).into()
     }
 
     /// Where the span is.
@@ -299,7 +339,7 @@ impl SpanRef {
     pub fn place(self) -> Place {
         // Acquire pairs with the Release in `set_place`: whoever meets the span in the pool's list
         // of all descriptors sees the fields that were set before its place.
-        match self.head().place.load(Ordering::Acquire) {
+        match self.shared().place.load(Ordering::Acquire) {
             1 => Place::Current,
             2 => Place::Partial,
             3 => Place::Full,
@@ -313,36 +353,39 @@ impl SpanRef {
     #[inline]
     pub fn set_place(self, place: Place) {
         // Release pairs with the Acquire in `place`.
-        self.head().place.store(place as u8, Ordering::Release);
+        self.shared().place.store(place as u8, Ordering::Release);
     }
 
     /// Sets how few used slots make [`put`](Self::put) say [`Put::Notify`]. Holder only.
     #[inline]
     pub fn set_notify(self, used: usize) {
-        self.head().notify.store(used as u16, Ordering::Relaxed);
+        let now = self.used();
+        self.shared().notify.store(used as u16, Ordering::Relaxed);
+        self.set_used(now);
     }
 
     /// Sets the number of used slots. Holder only.
     #[inline]
     pub(crate) fn set_used(self, used: usize) {
-        self.head().used.store(used as u16, Ordering::Relaxed);
+        let notify = self.shared().notify.load(Ordering::Relaxed);
+        self.head().left.store((used as u16).wrapping_sub(notify), Ordering::Relaxed);
     }
 
     /// No slot from this one on was ever handed out, nor taken to be handed out.
     #[inline]
     pub fn handed_out_below(self) -> usize {
-        self.head().fresh.load(Ordering::Relaxed).into()
+        self.shared().fresh.load(Ordering::Relaxed).into()
     }
 
     #[inline]
     pub(crate) fn set_handed_out_below(self, slot: usize) {
-        self.head().fresh.store(slot as u16, Ordering::Relaxed);
+        self.shared().fresh.store(slot as u16, Ordering::Relaxed);
     }
 
     /// Whether every byte of the span was zero when it was cut.
     #[inline]
     pub fn zeroed(self) -> bool {
-        self.head().zeroed.load(Ordering::Relaxed)
+        self.shared().zeroed.load(Ordering::Relaxed)
     }
 
     /// Who owns the span.
@@ -363,19 +406,12 @@ impl SpanRef {
     /// The caller took the descriptor from the pool for `words` words, which hold `slots` bits, and
     /// owns the run, which has room for that many slots of the class.
     pub unsafe fn cut(self, words: usize, class: u8, facts: &Class, slots: usize, run: Run) {
-        let head = self.head();
-        head.base.store(run.address, Ordering::Relaxed);
-        head.pages.store(run.pages as u32, Ordering::Relaxed);
-        head.used.store(0, Ordering::Relaxed);
-        head.notify.store(0, Ordering::Relaxed);
-        head.slots.store(slots as u16, Ordering::Relaxed);
-        head.fresh.store(0, Ordering::Relaxed);
-        head.class.store(class, Ordering::Relaxed);
-        head.words.store(words as u8, Ordering::Relaxed);
+        self.begin(words, class, slots, run);
+        self.head().reciprocal.store(reciprocal(facts.bytes), Ordering::Relaxed);
         let shared = self.shared();
-        shared.magic.store(facts.magic, Ordering::Relaxed);
         shared.bytes.store(facts.bytes, Ordering::Relaxed);
-        head.zeroed.store(run.zeroed, Ordering::Relaxed);
+        shared.pages.store(run.pages as u32, Ordering::Relaxed);
+        shared.fresh.store(0, Ordering::Relaxed);
         for word in 0..words {
             let left = slots.saturating_sub(word * 64);
             let bits = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
@@ -384,11 +420,36 @@ impl SpanRef {
         self.set_place(Place::Current);
     }
 
+    /// What all spans begin with: nothing used yet.
+    pub(crate) fn begin(self, words: usize, class: u8, slots: usize, run: Run) {
+        let head = self.head();
+        // First, for the place of all other fields follows from it.
+        head.remote_at.store((remote_offset(words) / STEP) as u8, Ordering::Relaxed);
+        head.base.store(run.address, Ordering::Relaxed);
+        head.slots.store(slots as u16, Ordering::Relaxed);
+        head.left.store(0, Ordering::Relaxed);
+        head.marked.store(false, Ordering::Relaxed);
+        head.class.store(class, Ordering::Relaxed);
+        self.shared().notify.store(0, Ordering::Relaxed);
+        self.shared().words.store(words as u8, Ordering::Relaxed);
+        self.shared().zeroed.store(run.zeroed, Ordering::Relaxed);
+    }
+
     /// The slot that `address` lies in. The address is inside the span.
     #[inline(always)]
     pub fn slot_of(self, address: usize) -> usize {
-        let magic = self.shared().magic.load(Ordering::Relaxed);
-        ((self.offset_of(address) as u64 * u64::from(magic)) >> 32) as usize
+        let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
+        (self.offset_of(address) as u128 * u128::from(reciprocal) >> 64) as usize
+    }
+
+    /// The slot that starts at `address`, which lies in the span; None if none does, and always for
+    /// a large object.
+    #[inline(always)]
+    pub fn slot_at(self, address: usize) -> Option<usize> {
+        let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
+        let product = self.offset_of(address) as u128 * u128::from(reciprocal);
+        let slot = (product >> 64) as usize;
+        ((product as u64) < reciprocal && slot < self.slots()).then_some(slot)
     }
 
     /// Bytes from the start of the span to `address`, which is inside it.
@@ -410,7 +471,6 @@ impl SpanRef {
     /// The caller is the holder; `out` has room for `want`.
     #[inline]
     pub unsafe fn take(self, out: *mut *mut u8, want: usize) -> Taken {
-        let head = self.head();
         let used = self.used();
         let count = want.min(self.slots() - used);
         let (base, bytes) = (self.base(), self.bytes());
@@ -435,9 +495,9 @@ impl SpanRef {
             self.free_word(word).store(bits, Ordering::Relaxed);
             word += 1;
         }
-        head.used.store((used + count) as u16, Ordering::Relaxed);
-        let fresh: usize = head.fresh.load(Ordering::Relaxed).into();
-        head.fresh.store(fresh.max(end) as u16, Ordering::Relaxed);
+        self.set_used(used + count);
+        let fresh = self.handed_out_below();
+        self.set_handed_out_below(fresh.max(end));
         Taken { count, zeroed: first >= fresh && self.zeroed() }
     }
 
@@ -447,7 +507,6 @@ impl SpanRef {
     /// The caller is the holder and nobody uses the slot.
     #[inline(always)]
     pub unsafe fn put(self, slot: usize) -> Put {
-        let head = self.head();
         let word = self.free_word(slot / 64);
         let mask = 1 << (slot % 64);
         let bits = word.load(Ordering::Relaxed);
@@ -455,9 +514,19 @@ impl SpanRef {
             return Put::Twice;
         }
         word.store(bits | mask, Ordering::Relaxed);
-        let used = head.used.load(Ordering::Relaxed).wrapping_sub(1);
-        head.used.store(used, Ordering::Relaxed);
-        if used <= head.notify.load(Ordering::Relaxed) { Put::Notify } else { Put::Done }
+        // SAFETY: the caller is the holder (contract), and the slot was used.
+        unsafe { self.count_free() }
+    }
+
+    /// Counts a slot out of the used ones.
+    ///
+    /// # Safety
+    /// The caller is the holder and has set the slot's bit.
+    #[inline(always)]
+    pub unsafe fn count_free(self) -> Put {
+        let left = self.head().left.load(Ordering::Relaxed).wrapping_sub(1);
+        self.head().left.store(left, Ordering::Relaxed);
+        if left as i16 <= 0 { Put::Notify } else { Put::Done }
     }
 }
 

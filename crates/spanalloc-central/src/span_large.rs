@@ -11,35 +11,35 @@ impl SpanRef {
     /// # Safety
     /// The caller took the descriptor from the pool for `words` words and owns the run.
     pub unsafe fn cut_large(self, words: usize, run: Run) {
-        let head = self.head();
-        head.base.store(run.address, Ordering::Relaxed);
-        head.used.store(1, Ordering::Relaxed);
-        head.notify.store(0, Ordering::Relaxed);
-        head.slots.store(1, Ordering::Relaxed);
-        head.fresh.store(1, Ordering::Relaxed);
-        head.class.store(LARGE, Ordering::Relaxed);
-        head.words.store(words as u8, Ordering::Relaxed);
-        head.zeroed.store(run.zeroed, Ordering::Relaxed);
+        self.begin(words, LARGE, 1, run);
+        self.head().reciprocal.store(0, Ordering::Relaxed);
+        self.head().left.store(1, Ordering::Relaxed);
+        self.set_handed_out_below(1);
         self.resize_large(run.pages);
         self.set_place(Place::Large);
+    }
+
+    /// Whether the large object lives.
+    pub(crate) fn is_large_live(self) -> bool {
+        self.head().left.load(Ordering::Relaxed) == 1
     }
 
     /// Changes the number of pages of a large object. For the object's owner only.
     pub fn resize_large(self, pages: usize) {
         let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
         self.shared().bytes.store(bytes, Ordering::Relaxed);
-        self.head().pages.store(pages as u32, Ordering::Relaxed);
+        self.shared().pages.store(pages as u32, Ordering::Relaxed);
     }
 
     /// Whether the last page of a large object is a guard.
     #[inline]
     pub fn is_guarded(self) -> bool {
-        self.class() == LARGE && self.head().notify.load(Ordering::Relaxed) != 0
+        self.class() == LARGE && self.shared().notify.load(Ordering::Relaxed) != 0
     }
 
     /// Says whether the last page of a large object is a guard. For the object's owner only.
     pub(crate) fn set_guarded(self, guarded: bool) {
-        self.head().notify.store(guarded.into(), Ordering::Relaxed);
+        self.shared().notify.store(guarded.into(), Ordering::Relaxed);
     }
 
     /// Address of the last page.
@@ -52,7 +52,7 @@ impl SpanRef {
         // Relaxed: the exchange alone decides which of two racing frees is the second. If the first
         // one has come so far that the descriptor is another object's, the address tells.
         self.class() == LARGE
-            && self.head().used.swap(0, Ordering::Relaxed) == 1
+            && self.head().left.swap(0, Ordering::Relaxed) == 1
             && self.base() == address
     }
 }

@@ -1,4 +1,15 @@
 //! What other threads do to a span, how its holder takes it in, and the counts of tiny slots.
+//!
+//! The holder of a span that is not tiny looks at the flag `marked` before it reads a remote word:
+//!
+//! | `marked` | remote words                                              | leaves it by            |
+//! |----------|-----------------------------------------------------------|-------------------------|
+//! | false    | hold no mark of a free that has returned                  | mark -> true            |
+//! | true     | may hold marks                                            | begin of a fold -> false |
+//!
+//! A freer sets the flag, if it is not set, when it has marked the slot. A fold clears it before it
+//! takes the words. If the fold does not find the mark, the exchange with which the mark was made
+//! came after that of the fold, and so the freer finds the flag cleared.
 
 use spanalloc_sync::atomic::Ordering;
 
@@ -19,10 +30,25 @@ impl SpanRef {
         if self.free_word(slot / 64).load(Ordering::Relaxed) & mask != 0 {
             return Marked::Twice;
         }
-        let words = self.remote_words();
         // SAFETY: slot < slots, so the word exists.
-        let word = unsafe { words.get_unchecked(slot / 64) };
-        self.shared().balance.mark(word, mask, 1)
+        let word = unsafe { self.remote_word(slot / 64) };
+        let marked = self.shared().balance.mark(word, mask, 1);
+        self.say_marked();
+        marked
+    }
+
+    /// Whether some slot may be marked.
+    #[inline(always)]
+    pub(crate) fn may_be_marked(self) -> bool {
+        self.head().marked.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn say_marked(self) {
+        // Relaxed, as everywhere: what orders the flag are the exchanges of the remote words.
+        if !self.may_be_marked() {
+            self.head().marked.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Counts one object of a tiny slot as freed by a thread that is not the holder.
@@ -46,6 +72,7 @@ impl SpanRef {
     pub unsafe fn fold(self) -> Option<usize> {
         let mut twice = None;
         let tiny = self.class() == TINY;
+        self.head().marked.store(false, Ordering::Relaxed);
         self.shared().balance.fold(self.remote_words(), |word, mut value| {
             let mut found = 0;
             while value != 0 {

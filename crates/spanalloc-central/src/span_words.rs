@@ -1,5 +1,8 @@
 //! What a cache does that hands the slots of a span out one by one, and frees them at once.
 
+use core::ptr::{self, NonNull};
+
+use spanalloc_classes::MAX_SLOTS;
 use spanalloc_sync::atomic::{AtomicU64, Ordering};
 use spanalloc_sync::fault::{self, Fault};
 
@@ -25,6 +28,93 @@ pub enum Reserve {
     Exhausted,
     /// This slot is free, and another thread has freed it, too. Nothing is reserved.
     Twice(usize),
+}
+
+/// A slot of a span, in one word: the address of the descriptor, which has at most 48 bits, and the
+/// index of the slot above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanSlot(u64);
+
+/// Where the index begins.
+const INDEX_SHIFT: u32 = 48;
+const _: () = assert!(MAX_SLOTS <= 1 << (u64::BITS - INDEX_SHIFT));
+
+impl SpanSlot {
+    /// The word that stands for it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The slot that a word stands for.
+    ///
+    /// # Safety
+    /// The word came from [`to_bits`](Self::to_bits).
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The span.
+    #[inline(always)]
+    #[must_use]
+    pub fn span(self) -> SpanRef {
+        let address = (self.0 << (u64::BITS - INDEX_SHIFT) >> (u64::BITS - INDEX_SHIFT)) as usize;
+        // SAFETY: the address of a descriptor, which is never 0 and never unmapped.
+        unsafe {
+            SpanRef::from_descriptor(NonNull::new_unchecked(ptr::with_exposed_provenance_mut(
+                address,
+            )))
+        }
+    }
+
+    /// The index of the slot in its span.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        (self.0 >> INDEX_SHIFT) as usize
+    }
+}
+
+impl SpanRef {
+    /// This slot of the span.
+    #[inline(always)]
+    pub fn slot(self, index: usize) -> SpanSlot {
+        SpanSlot(self.as_ptr().as_ptr().expose_provenance() as u64 | (index as u64) << INDEX_SHIFT)
+    }
+
+    /// Makes the slot free; false, and nothing is changed, if it is already, or another thread may
+    /// have freed it. It still counts as used.
+    ///
+    /// # Safety
+    /// The caller is the holder, the span is not tiny, and nobody uses the slot.
+    #[inline(always)]
+    pub unsafe fn set_free(self, slot: usize) -> bool {
+        let (word, mask) = (self.free_word(slot / 64), 1 << (slot % 64));
+        let bits = word.load(Ordering::Relaxed);
+        if bits & mask != 0 || self.may_be_marked() {
+            return false;
+        }
+        word.store(bits | mask, Ordering::Relaxed);
+        true
+    }
+
+    /// Makes the slot live; false, and nothing is changed, if another thread may have freed it while
+    /// it was free.
+    ///
+    /// # Safety
+    /// The caller is the holder, and the slot is its to hand out.
+    #[inline(always)]
+    pub unsafe fn set_live(self, slot: usize) -> bool {
+        if self.may_be_marked() {
+            return false;
+        }
+        let (word, mask) = (self.free_word(slot / 64), 1 << (slot % 64));
+        word.store(word.load(Ordering::Relaxed) & !mask, Ordering::Relaxed);
+        true
+    }
 }
 
 impl SpanRef {
@@ -80,7 +170,7 @@ impl SpanRef {
     /// As for [`put`](Self::put); the span is not tiny.
     #[inline(always)]
     pub unsafe fn put_once(self, slot: usize) -> Put {
-        if self.marked(slot) {
+        if self.is_marked(slot) {
             return Put::Twice;
         }
         // SAFETY: the caller's promise is passed on.
@@ -89,7 +179,7 @@ impl SpanRef {
 
     /// Whether another thread has freed the slot, and no fold has taken it yet.
     #[inline(always)]
-    fn marked(self, slot: usize) -> bool {
+    fn is_marked(self, slot: usize) -> bool {
         // SAFETY: slots of the span have a remote word (callers pass slot < slots).
         let word = unsafe { self.remote_word(slot / 64) };
         word.load(Ordering::Relaxed) >> (slot % 64) & 1 != 0
@@ -100,10 +190,10 @@ impl SpanRef {
     #[inline]
     pub fn is_live(self, slot: usize) -> bool {
         if self.class() == LARGE {
-            return self.used() != 0;
+            return self.is_large_live();
         }
         self.free_word(slot / 64).load(Ordering::Relaxed) >> (slot % 64) & 1 == 0
-            && !self.marked(slot)
+            && !self.is_marked(slot)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use crate::{ClassError, MAX_CLASSES, MAX_SMALL, PAGE_BYTES, Rule};
 
-/// Largest size that is looked up in steps of [`FINE_STEP`]; above, the step is [`COARSE_STEP`].
-pub(crate) const FINE_MAX: usize = 1024;
+/// Largest size that is looked up in steps of 8 bytes; above, the step is 128 bytes.
+pub const FINE_MAX: usize = 1024;
 /// Every size is a multiple of this.
 pub(crate) const FINE_STEP: usize = 8;
 /// Every size above [`FINE_MAX`] is a multiple of this.

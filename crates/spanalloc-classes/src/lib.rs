@@ -10,6 +10,7 @@ mod table;
 
 pub use class::Class;
 pub use error::ClassError;
+pub use generate::FINE_MAX;
 pub use rule::Rule;
 pub use table::SizeClasses;
 

@@ -176,12 +176,21 @@ impl SizeClasses {
         // optimiser does not see that the compares do too. Counting one table up and the other
         // down keeps it from merging the branches into one with a shift by a variable.
         if size <= FINE_MAX {
-            self.by_8[((size + (FINE_STEP - 1)) / FINE_STEP) & (ENTRIES - 1)]
+            self.fine_class_of(size)
         } else if size <= MAX_SMALL {
             self.by_128[((MAX_SMALL - size) / COARSE_STEP) & (ENTRIES - 1)]
         } else {
             0
         }
+    }
+
+    /// [`class_of`](Self::class_of) for sizes of at most [`FINE_MAX`] bytes. A larger one gives some
+    /// class or 0.
+    #[inline(always)]
+    #[allow(clippy::indexing_slicing, reason = "the mask bounds the access")]
+    #[allow(clippy::manual_div_ceil, reason = "one instruction less")]
+    pub const fn fine_class_of(&self, size: usize) -> u8 {
+        self.by_8[((size + (FINE_STEP - 1)) / FINE_STEP) & (ENTRIES - 1)]
     }
 
     /// The smallest class whose objects have a byte `last`, counted from 0; 0 if none has. This is
@@ -214,10 +223,16 @@ impl SizeClasses {
         // The last byte of the size rounded up to `align`, which cannot wrap as the size could.
         // Size 0 rounds up like size 1.
         let class = self.class_with(size.saturating_sub(1) | (align - 1));
-        if self.rounding as usize & align != 0 {
+        if self.rounds_to(align) {
             return class;
         }
         self.step_up_slow(class, align as u32)
+    }
+
+    /// Whether the class for `align` is always that of the size rounded up to it. `align` is a power of two.
+    #[inline]
+    pub const fn rounds_to(&self, align: usize) -> bool {
+        self.rounding as usize & align != 0
     }
 
     /// The first class from `class` on that is a multiple of `align`; 0 if there is none.

@@ -49,6 +49,7 @@ fn no_part_of_a_descriptor_lies_in_another() {
         // SAFETY: the descriptor has this many words, and the pages are never touched.
         unsafe { span.cut(words, class, &facts(16, 1), words * 64, run) };
         span.set_notify(0xabcd);
+        span.head().marked.store(true, Ordering::Relaxed);
         span.shared().link.store(ptr::without_provenance_mut(0x1000), Ordering::Relaxed);
         span.stranded().leave();
         for (index, word) in span.remote_words().iter().enumerate() {
@@ -62,7 +63,8 @@ fn no_part_of_a_descriptor_lies_in_another() {
         assert_eq!((span.base(), span.pages()), (usize::MAX / 2, 0x0101_0101));
         assert_eq!((span.used(), span.slots(), span.words()), (0, words * 64, words));
         assert_eq!((span.class(), span.place(), span.bytes()), (class, Place::Current, 16));
-        assert_eq!(span.head().notify.load(Ordering::Relaxed), 0xabcd);
+        assert_eq!(span.shared().notify.load(Ordering::Relaxed), 0xabcd);
+        assert!(span.may_be_marked());
         assert!(span.zeroed() && span.stranded().take() && !span.stranded().take());
         assert_eq!(span.shared().link.load(Ordering::Relaxed).addr(), 0x1000);
         assert_eq!(span.unfolded(), 0);

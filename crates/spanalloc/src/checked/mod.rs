@@ -17,7 +17,7 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::compiler_fence;
 
-use spanalloc_cache::{Freed, Snapshot};
+use spanalloc_cache::{Freed, Size, Snapshot};
 use spanalloc_central::{Central as _, SpanRef};
 use spanalloc_os::Report;
 use spanalloc_pages::PAGE_BYTES;
@@ -165,28 +165,54 @@ impl Entry {
 #[inline(always)]
 #[must_use]
 pub fn alloc(size: usize, align: usize) -> *mut u8 {
+    match at_hand(size, align) {
+        Some(object) => object,
+        None => alloc_any(size, align),
+    }
+}
+
+/// As [`alloc`], for most objects if the thread has one at hand. `None` says nothing: whoever gets it
+/// calls [`alloc`].
+#[inline(always)]
+#[must_use]
+pub fn at_hand(size: usize, align: usize) -> Option<*mut u8> {
+    let class = Cache::common_class(size, align)?;
+    let fast = Fast::enter()?;
+    let object = fast.0.try_alloc_of(class);
+    fast.leave();
+    object
+}
+
+#[inline(never)]
+fn alloc_known_any(size: usize, align: usize) -> (*mut u8, bool) {
+    match Layout::from_size_align(size, align) {
+        Ok(layout) => alloc_slow(layout),
+        Err(_) => (ptr::null_mut(), true),
+    }
+}
+
+#[inline(never)]
+fn alloc_any(size: usize, align: usize) -> *mut u8 {
     let Ok(layout) = Layout::from_size_align(size, align) else { return ptr::null_mut() };
-    if let Some(fast) = Fast::enter() {
+    let at_hand = Fast::enter().and_then(|fast| {
         let object = fast.0.try_alloc_any(layout);
         fast.leave();
-        if let Some(object) = object {
-            return object;
-        }
-    }
-    alloc_slow(layout).0
+        object
+    });
+    at_hand.unwrap_or_else(|| alloc_slow(layout).0)
 }
 
 /// As [`alloc`], and every byte is zero.
 #[inline]
 #[must_use]
 pub fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
-    let Ok(layout) = Layout::from_size_align(size, align) else { return ptr::null_mut() };
-    let at_hand = Fast::enter().and_then(|fast| {
-        let object = fast.0.try_alloc_known(layout);
+    let at_hand = Cache::common_class(size, align).and_then(|class| {
+        let fast = Fast::enter()?;
+        let object = fast.0.try_alloc_known_of(class);
         fast.leave();
         object
     });
-    let (object, zeroed) = at_hand.unwrap_or_else(|| alloc_slow(layout));
+    let (object, zeroed) = at_hand.unwrap_or_else(|| alloc_known_any(size, align));
     if !zeroed && !object.is_null() {
         // SAFETY: the object has at least this size and is this caller's.
         unsafe { object.write_bytes(0, size) };
@@ -330,16 +356,28 @@ fn misuse(report: Report) {
 ///
 /// # Safety
 /// As for [`free`].
-#[inline]
+#[inline(always)]
 pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize) {
-    let layout = Layout::from_size_align(size, align);
+    let class = Cache::common_class(size, align);
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        if layout.is_ok_and(|layout| free_fast(|cache| cache.try_free_as(object, layout))) {
-            return;
+        if !class.is_some_and(|class| free_fast(|cache| cache.try_free_as(object, class))) {
+            free_sized_any(object, size, align);
         }
-        check_layout(object, size, align);
-        free_slow(object);
+    }
+}
+
+/// # Safety
+/// As for [`free`].
+#[inline(never)]
+unsafe fn free_sized_any(object: *mut u8, size: usize, align: usize) {
+    let class = Layout::from_size_align(size, align).ok().and_then(Cache::class_of);
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        if !class.is_some_and(|class| free_fast(|cache| cache.try_free_as(object, class))) {
+            check_layout(object, size, align);
+            free_slow(object);
+        }
     }
 }
 
@@ -369,8 +407,25 @@ fn check_layout(object: *mut u8, size: usize, align: usize) {
 #[must_use]
 pub unsafe fn realloc(object: *mut u8, new_size: usize, align: usize) -> *mut u8 {
     let Ok(new) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
-    if !is_early() && thread::slot::<Checked>().stays(object.addr(), new) {
-        return object;
+    if is_early() {
+        // SAFETY: the caller's promise is passed on.
+        return unsafe { early::realloc(object, new) };
+    }
+    match thread::slot::<Checked>().size_now(object.addr(), new) {
+        Size::Fits => return object,
+        Size::Moves(bytes) => {
+            let moved = alloc(new_size, align);
+            if !moved.is_null() {
+                // SAFETY: both objects hold the smaller size and do not overlap; the old one is the
+                // caller's to free.
+                unsafe {
+                    ptr::copy_nonoverlapping(object, moved, bytes.min(new_size));
+                    free(object);
+                }
+            }
+            return moved;
+        }
+        Size::Other => {}
     }
     // SAFETY: the caller's promise is passed on.
     unsafe { realloc_slow(object, new) }
@@ -381,10 +436,6 @@ pub unsafe fn realloc(object: *mut u8, new_size: usize, align: usize) -> *mut u8
 #[cold]
 #[inline(never)]
 unsafe fn realloc_slow(object: *mut u8, new: Layout) -> *mut u8 {
-    if is_early() {
-        // SAFETY: the caller's promise is passed on.
-        return unsafe { early::realloc(object, new) };
-    }
     if let Entry::Own(cache, _inside) = Entry::find() {
         Checked::central().catch_up();
         // SAFETY: the caller's promise is passed on.
