@@ -1,4 +1,5 @@
-//! What packing tiny objects costs and saves: time and memory per object for three policies.
+//! What packing tiny objects costs and saves, and what more classes for them do: time and memory per
+//! object for three policies and two tables.
 //!
 //! `packing [OBJECTS]`; strings of 1 to 16 bytes, and of 1 to 7 bytes, are allocated, then freed in
 //! a random order.
@@ -12,7 +13,7 @@ use std::time::Instant;
 use spanalloc_bench::Random;
 use spanalloc_cache::{Magazines, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
-use spanalloc_classes::Go67;
+use spanalloc_classes::{ClassTable, Fine72, Go67};
 use spanalloc_os::Mmap;
 use spanalloc_pages::{PAGE_BYTES, PageHeap};
 
@@ -37,9 +38,9 @@ impl Policy for Pack16 {
 }
 
 /// Allocates and frees the objects, and prints a row.
-fn measure<P: Policy>(sizes: &[u8], order: &[u32]) -> Option<()> {
+fn measure<T: ClassTable, P: Policy>(sizes: &[u8], order: &[u32]) -> Option<()> {
     let heap: PageHeap<Mmap> = PageHeap::new(Mmap::new());
-    let central: CentralLists<Go67, _> = CentralLists::new(&heap);
+    let central: CentralLists<T, _> = CentralLists::new(&heap);
     let mut cache: ThreadCache<_, P> = ThreadCache::with_policy(&central);
     let mut objects: Vec<NonNull<u8>> = Vec::with_capacity(sizes.len());
     let layout = |size: u8| Layout::from_size_align(usize::from(size), 1).ok();
@@ -69,7 +70,8 @@ fn measure<P: Policy>(sizes: &[u8], order: &[u32]) -> Option<()> {
     unsafe { cache.free(first, Layout::new::<u8>()) };
     let each = |time: std::time::Duration| time.as_secs_f64() * 1e9 / sizes.len() as f64;
     println!(
-        "  packed up to {:2} B: alloc {:5.1} ns, free {:5.1} ns, {:5.2} bytes an object",
+        "  {} classes, packed up to {:2} B: alloc {:5.1} ns, free {:5.1} ns, {:5.2} bytes an object",
+        T::CLASSES.count(),
         P::PACK_MAX,
         each(allocated),
         each(freed),
@@ -89,9 +91,10 @@ fn main() -> ExitCode {
     for largest in [16u32, 7] {
         let sizes: Vec<u8> = (0..count).map(|_| 1 + random.below(largest) as u8).collect();
         println!("{count} objects of 1 to {largest} bytes, freed in random order:");
-        let rows = measure::<Pack0>(&sizes, &order)
-            .and_then(|()| measure::<Pack7>(&sizes, &order))
-            .and_then(|()| measure::<Pack16>(&sizes, &order));
+        let rows = measure::<Go67, Pack0>(&sizes, &order)
+            .and_then(|()| measure::<Go67, Pack7>(&sizes, &order))
+            .and_then(|()| measure::<Go67, Pack16>(&sizes, &order))
+            .and_then(|()| measure::<Fine72, Pack0>(&sizes, &order));
         if rows.is_none() {
             eprintln!("out of memory");
             return ExitCode::FAILURE;

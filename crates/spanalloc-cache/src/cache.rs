@@ -3,18 +3,11 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
 use spanalloc_central::{Central, TINY, TINY_BYTES};
-use spanalloc_classes::{ClassTable, FINE_MAX};
+use spanalloc_classes::ClassTable;
 
 use crate::bin::Keep;
 use crate::policy::Policy;
 use crate::state::CacheState;
-
-/// The largest size, in bytes, that the inlined paths serve: the first of the two lookup tables.
-const COMMON_MAX: usize = FINE_MAX;
-/// The largest alignment, in bytes, that the inlined paths serve: that of every class.
-const COMMON_ALIGN: usize = 8;
-/// The alignment that C programs expect.
-const C_ALIGN: usize = 16;
 
 /// Where a Layout's objects live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +85,10 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     /// The class of the layouts that the inlined paths serve: those of most objects of a program.
     #[inline(always)]
     pub(crate) fn common(size: usize, align: usize) -> Option<u8> {
-        if size > COMMON_MAX || size <= P::PACK_MAX {
+        if P::PACK_MAX > 0 && size <= P::PACK_MAX {
             return None;
         }
-        let size = match align {
-            0..=COMMON_ALIGN => size,
-            // The alignment of `malloc`.
-            C_ALIGN if const { C::Table::CLASSES.rounds_to(C_ALIGN) } => {
-                (size + (C_ALIGN - 1)) & !(C_ALIGN - 1)
-            }
-            _ => return None,
-        };
-        Some(C::Table::CLASSES.fine_class_of(size))
+        C::Table::CLASSES.fine_class_for(size, align)
     }
 
     /// Memory for a common `layout` from its bin: no lock, no call. None sends the caller to
@@ -316,9 +301,17 @@ mod tests {
     use spanalloc_pages::PageHeap;
 
     use super::*;
-    use crate::policy::Fast;
+    use crate::magazines::Magazines;
 
-    type Plain<'a> = Cache<'a, CentralLists<Go67, PageHeap<Mmap>>, Fast>;
+    struct Packing;
+
+    impl Policy for Packing {
+        type Bin = Magazines;
+
+        const PACK_MAX: usize = 7;
+    }
+
+    type Plain<'a> = Cache<'a, CentralLists<Go67, PageHeap<Mmap>>, Packing>;
 
     fn path(size: usize, align: usize) -> Path {
         Plain::path(Layout::from_size_align(size, align).unwrap())
@@ -341,10 +334,13 @@ mod tests {
     #[test]
     fn the_common_layouts_are_those_between_tiny_and_1024_bytes() {
         let common = |size, align| Plain::common(size, align);
-        assert_eq!([common(0, 1), common(7, 1), common(1025, 8), common(64, 32)], [None; 4]);
-        for size in 8..=1024 {
-            assert_eq!(common(size, 8).map(Path::Small), Some(path(size, 8)));
-            assert_eq!(common(size, 16).map(Path::Small), Some(path(size, 16)));
+        assert_eq!([common(0, 1), common(7, 1), common(1025, 8), common(64, 2048)], [None; 4]);
+        for size in 8..=1024_usize {
+            for align in [1, 8, 16, 64] {
+                let rounded = size.next_multiple_of(align);
+                let fine = (rounded <= 1024).then(|| path(size, align));
+                assert_eq!(common(size, align).map(Path::Small), fine);
+            }
         }
     }
 

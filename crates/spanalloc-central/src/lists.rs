@@ -68,7 +68,7 @@ pub const fn class_facts<T: ClassTable>(class: u8) -> &'static Class {
 type ClassLock<W> = Lock<Lists, W, { rank::CENTRAL }>;
 
 /// Bitmap words of the descriptors in each pool of ordinary and large spans.
-const POOL_WORDS: [usize; 4] = [2, 4, 8, MAX_SLOTS / 64];
+const POOL_WORDS: [usize; 5] = [2, 4, 8, 16, MAX_SLOTS / 64];
 
 /// Descriptors of one capacity.
 struct Descriptors<W: Wait> {
@@ -107,7 +107,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Empty lists over `heap`.
     pub const fn new(heap: H) -> Self {
         let tiny = class_facts::<T>(TINY);
-        let [a, b, c, d] = POOL_WORDS;
+        let [a, b, c, d, e] = POOL_WORDS;
         Self {
             heap,
             classes: [const { Padded::new(Lock::new(Lists::new())) }; MAX_CLASSES],
@@ -116,6 +116,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
                 Descriptors::new(b, false),
                 Descriptors::new(c, false),
                 Descriptors::new(d, false),
+                Descriptors::new(e, false),
             ],
             tiny_descriptors: Descriptors::new((tiny.span_slots as usize).div_ceil(64), true),
             owners: Register::new(),
@@ -130,13 +131,14 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     }
 
     fn descriptors(&self, class: u8, slots: usize) -> &Descriptors<H::Wait> {
-        let [a, b, c, d] = &self.descriptors;
+        let [a, b, c, d, e] = &self.descriptors;
         match slots.div_ceil(64) {
             _ if class == TINY => &self.tiny_descriptors,
             0..=2 => a,
             3..=4 => b,
             5..=8 => c,
-            _ => d,
+            9..=16 => d,
+            _ => e,
         }
     }
 

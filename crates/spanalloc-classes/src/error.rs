@@ -13,7 +13,8 @@ pub enum ClassError {
     /// A size is zero.
     #[error("a size class of 0 bytes")]
     Zero,
-    /// A size is not a multiple of what its lookup needs: 8 up to 1024 bytes, 128 above.
+    /// A size is not a multiple of what its lookup needs: 2 up to 16 bytes, 8 up to 1024,
+    /// 128 above.
     #[error("size {bytes} is not a multiple of {multiple}")]
     NotMultiple {
         /// The size, in bytes.
@@ -42,7 +43,7 @@ pub enum ClassError {
         bytes: u32,
     },
     /// A span would hold more than [`MAX_SLOTS`](crate::MAX_SLOTS) objects.
-    #[error("a span of size {bytes} has {slots} slots, more than 1024")]
+    #[error("a span of size {bytes} has {slots} slots, more than 2048")]
     TooManySlots {
         /// The size, in bytes.
         bytes: u32,
@@ -72,7 +73,10 @@ impl ClassError {
             Self::Empty => "size classes: the list is empty",
             Self::TooMany => "size classes: more than 127 classes",
             Self::Zero => "size classes: a size is 0",
-            Self::NotMultiple { multiple: 8, .. } => "size classes: a size is not a multiple of 8",
+            Self::NotMultiple { multiple: 2, .. } => "size classes: a size is not a multiple of 2",
+            Self::NotMultiple { multiple: 8, .. } => {
+                "size classes: a size above 16 bytes is not a multiple of 8"
+            }
             Self::NotMultiple { .. } => {
                 "size classes: a size above 1024 bytes is not a multiple of 128"
             }
@@ -81,7 +85,7 @@ impl ClassError {
             Self::SpanTooLong { .. } => {
                 "size classes: a size fits no span of at most 64 pages within the waste limit"
             }
-            Self::TooManySlots { .. } => "size classes: a span has more than 1024 slots",
+            Self::TooManySlots { .. } => "size classes: a span has more than 2048 slots",
             Self::InexactDivision { .. } => {
                 "size classes: dividing by a size is not exact over its whole span"
             }

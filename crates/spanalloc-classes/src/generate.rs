@@ -2,9 +2,13 @@
 
 use crate::{ClassError, MAX_CLASSES, MAX_SMALL, PAGE_BYTES, Rule};
 
-/// Largest size that is looked up in steps of 8 bytes; above, the step is 128 bytes.
-pub const FINE_MAX: usize = 1024;
-/// Every size is a multiple of this.
+/// Largest size that is looked up by the byte; above, the step is [`COARSE_STEP`].
+pub(crate) const FINE_MAX: usize = 1024;
+/// Every size up to [`TINY_MAX`] is a multiple of this.
+pub(crate) const TINY_STEP: usize = 2;
+/// Sizes up to this are tiny.
+pub(crate) const TINY_MAX: usize = 16;
+/// Every size above [`TINY_MAX`] is a multiple of this.
 pub(crate) const FINE_STEP: usize = 8;
 /// Every size above [`FINE_MAX`] is a multiple of this.
 pub(crate) const COARSE_STEP: usize = 128;
@@ -49,7 +53,7 @@ impl Plan {
             return Err(error);
         }
         let mut plan = Self::EMPTY;
-        let mut bytes = FINE_STEP as u32;
+        let mut bytes = rule.smallest();
         while bytes <= rule.largest {
             let pages = match plan.pages_of_next(rule, bytes) {
                 Ok(pages) => pages,
@@ -127,7 +131,13 @@ const fn check_size(before: u32, bytes: u32) -> Result<(), ClassError> {
     if bytes > MAX_SMALL as u32 {
         return Err(ClassError::TooLarge { bytes });
     }
-    let multiple = if bytes <= FINE_MAX as u32 { FINE_STEP } else { COARSE_STEP } as u32;
+    let multiple = if bytes <= TINY_MAX as u32 {
+        TINY_STEP
+    } else if bytes <= FINE_MAX as u32 {
+        FINE_STEP
+    } else {
+        COARSE_STEP
+    } as u32;
     if bytes % multiple != 0 {
         return Err(ClassError::NotMultiple { bytes, multiple });
     }

@@ -14,6 +14,8 @@ use crate::{ClassError, MAX_SLOTS, MAX_SMALL, MAX_SPAN_PAGES, PAGE_BYTES};
 pub struct Rule {
     /// The generator tries no size above this, in bytes: 8 to [`MAX_SMALL`].
     pub largest: u32,
+    /// Up to 16 bytes, sizes step by this, in bytes: 2, 4 or 8. The least size is 4 bytes.
+    pub tiny_step: u32,
     /// From 128 bytes up, sizes step by 1/this of the power of two below them: 1, 2, 4 or 8.
     pub steps_per_doubling: u32,
     /// No step is wider than this, in bytes: a power of two from 128 to [`MAX_SMALL`].
@@ -31,6 +33,7 @@ impl Rule {
     /// The rule behind the 67 classes of Go, with spans cut for at least 64 slots up to 128 KB.
     pub const GO: Self = Self {
         largest: MAX_SMALL as u32,
+        tiny_step: 8,
         steps_per_doubling: 8,
         max_step: 256,
         waste_divisor: 8,
@@ -42,6 +45,8 @@ impl Rule {
     pub(crate) const fn check(&self) -> Result<(), ClassError> {
         let bound = if self.largest < 8 || self.largest > MAX_SMALL as u32 {
             "rule of size classes: `largest` is 8 to 32768"
+        } else if !matches!(self.tiny_step, 2 | 4 | 8) {
+            "rule of size classes: `tiny_step` is 2, 4 or 8"
         } else if !self.steps_per_doubling.is_power_of_two() || self.steps_per_doubling > 8 {
             "rule of size classes: `steps_per_doubling` is 1, 2, 4 or 8"
         } else if !self.max_step.is_power_of_two()
@@ -52,7 +57,7 @@ impl Rule {
         } else if self.waste_divisor == 0 {
             "rule of size classes: `waste_divisor` is at least 1"
         } else if self.min_slots == 0 || self.min_slots > MAX_SLOTS as u32 {
-            "rule of size classes: `min_slots` is 1 to 1024"
+            "rule of size classes: `min_slots` is 1 to 2048"
         } else if self.max_cut_bytes > MAX_SPAN_PAGES * PAGE_BYTES {
             "rule of size classes: `max_cut_bytes` is at most 64 pages of 8192 bytes"
         } else {
@@ -61,8 +66,16 @@ impl Rule {
         Err(ClassError::BadRule { bound })
     }
 
+    /// The least size.
+    pub(crate) const fn smallest(&self) -> u32 {
+        if self.tiny_step < 4 { 4 } else { self.tiny_step }
+    }
+
     /// How far the candidate after `size` lies from it.
     pub(crate) const fn step(&self, size: u32) -> u32 {
+        if size < 16 {
+            return self.tiny_step;
+        }
         if size < 32 {
             return 8;
         }

@@ -1,11 +1,11 @@
 use core::fmt;
 
-use crate::generate::{COARSE_STEP, FINE_MAX, FINE_STEP, Plan};
+use crate::generate::{COARSE_STEP, FINE_MAX, Plan};
 use crate::{Class, ClassError, MAX_CLASSES, MAX_SMALL, PAGE_BYTES, Rule};
 
-/// Entries of each lookup table: a power of two, so that a mask bounds every access.
+/// Entries of the coarse lookup table: a power of two, so that a mask bounds every access.
 const ENTRIES: usize = 256;
-const _: () = assert!(FINE_MAX / FINE_STEP < ENTRIES);
+const _: () = assert!(FINE_MAX.is_power_of_two());
 const _: () = assert!(MAX_SMALL / COARSE_STEP == ENTRIES);
 // A class number, and the one after it, fit a byte.
 const _: () = assert!(MAX_CLASSES < 1 << u8::BITS);
@@ -17,16 +17,17 @@ const _: () = assert!(MAX_CLASSES < 1 << u8::BITS);
 /// [`MAX_SLOTS`](crate::MAX_SLOTS) slots, and that the lookup finds the smallest class.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SizeClasses {
-    /// Class of a size up to 1024 bytes, at `size / 8` rounded up. The entries from 129 on are not
-    /// used.
-    by_8: [u8; ENTRIES],
+    /// Class of a size up to 1024 bytes, at its last byte, `size - 1`.
+    by_last: [u8; FINE_MAX],
     /// Class of a size above 1024 bytes, at `(32768 - size) / 128`, from the largest down. The
     /// entries from 248 on are not used.
     by_128: [u8; ENTRIES],
     /// How many classes there are.
     count: u8,
-    /// Sum of the alignments above 8 for which rounding the size up to the alignment is enough.
+    /// Sum of the alignments for which rounding the size up to the alignment is enough.
     rounding: u32,
+    /// Whether that is enough for every alignment, as far as the size comes to at most 1024 bytes.
+    fine_rounding: bool,
     /// One row for each class number a byte can hold, so that no lookup needs a check.
     rows: [Class; 1 << u8::BITS],
 }
@@ -76,7 +77,7 @@ impl SizeClasses {
     }
 
     /// A table of the user's own sizes, in bytes: 1 to 127 of them, rising, at most
-    /// [`MAX_SMALL`], multiples of 8 up to 1024 bytes and of 128 above. Of `rule`, the waste
+    /// [`MAX_SMALL`], multiples of 2 up to 16 bytes, of 8 up to 1024 and of 128 above. Of `rule`, the waste
     /// limit and how spans are cut apply.
     ///
     /// # Errors
@@ -91,10 +92,11 @@ impl SizeClasses {
     #[allow(clippy::indexing_slicing, reason = "runs in const evaluation; `count` bounds `class`")]
     const fn build(rule: &Rule, plan: &Plan) -> Result<Self, ClassError> {
         let mut table = Self {
-            by_8: [0; ENTRIES],
+            by_last: [0; FINE_MAX],
             by_128: [0; ENTRIES],
             count: plan.count as u8,
             rounding: 0,
+            fine_rounding: true,
             rows: [Class::NONE; 1 << u8::BITS],
         };
         let mut class = 1;
@@ -107,16 +109,21 @@ impl SizeClasses {
             class += 1;
         }
         let mut at = 0;
+        while at < FINE_MAX {
+            table.by_last[at] = table.scan(at + 1);
+            at += 1;
+        }
+        at = 0;
         while at < ENTRIES {
-            table.by_8[at] = table.scan(at * FINE_STEP);
             table.by_128[at] = table.scan(MAX_SMALL - at * COARSE_STEP);
             at += 1;
         }
-        let mut align = 16;
+        let mut align = 1;
         while align <= PAGE_BYTES {
-            if table.rounding_finds(align) {
+            if table.rounding_finds(align, MAX_SMALL) {
                 table.rounding |= align;
             }
+            table.fine_rounding &= table.rounding_finds(align, FINE_MAX);
             align *= 2;
         }
         Ok(table)
@@ -136,10 +143,11 @@ impl SizeClasses {
     }
 
     /// Whether the smallest class that holds a multiple of `align` is always a multiple of it
-    /// itself. Then it is also the smallest such class for all sizes that round up to that multiple.
-    const fn rounding_finds(&self, align: u32) -> bool {
+    /// itself, for multiples of at most `most`. Then it is also the smallest such class for all sizes
+    /// that round up to that multiple.
+    const fn rounding_finds(&self, align: u32, most: usize) -> bool {
         let mut size = align;
-        while size <= MAX_SMALL as u32 {
+        while size <= most as u32 {
             if self.class(self.class_of(size as usize)).bytes % align != 0 {
                 return false;
             }
@@ -169,42 +177,39 @@ impl SizeClasses {
 
     /// The smallest class that holds `size` bytes; 0 if none does. Size 0 has class 1.
     #[inline(always)]
-    #[allow(clippy::indexing_slicing, reason = "the mask bounds each access")]
-    #[allow(clippy::manual_div_ceil, reason = "one instruction less")]
     pub const fn class_of(&self, size: usize) -> u8 {
-        // The masks change no index. They spare the bounds checks wherever the
-        // optimiser does not see that the compares do too. Counting one table up and the other
-        // down keeps it from merging the branches into one with a shift by a variable.
-        if size <= FINE_MAX {
-            self.fine_class_of(size)
-        } else if size <= MAX_SMALL {
-            self.by_128[((MAX_SMALL - size) / COARSE_STEP) & (ENTRIES - 1)]
-        } else {
-            0
-        }
+        self.class_with(size.saturating_sub(1))
     }
 
-    /// [`class_of`](Self::class_of) for sizes of at most [`FINE_MAX`] bytes. A larger one gives some
-    /// class or 0.
-    #[inline(always)]
-    #[allow(clippy::indexing_slicing, reason = "the mask bounds the access")]
-    #[allow(clippy::manual_div_ceil, reason = "one instruction less")]
-    pub const fn fine_class_of(&self, size: usize) -> u8 {
-        self.by_8[((size + (FINE_STEP - 1)) / FINE_STEP) & (ENTRIES - 1)]
-    }
-
-    /// The smallest class whose objects have a byte `last`, counted from 0; 0 if none has. This is
-    /// `class_of(last + 1)` without the sum.
+    /// The smallest class whose objects have a byte `last`, counted from 0; 0 if none has.
     #[inline(always)]
     #[allow(clippy::indexing_slicing, reason = "the mask bounds each access")]
     const fn class_with(&self, last: usize) -> u8 {
+        // The masks change no index. They spare the bounds checks wherever the
+        // optimiser does not see that the compares do too. Counting one table up and the other
+        // down keeps it from merging the branches into one with a shift by a variable.
         if last < FINE_MAX {
-            self.by_8[(last / FINE_STEP + 1) & (ENTRIES - 1)]
+            self.by_last[last & (FINE_MAX - 1)]
         } else if last < MAX_SMALL {
             self.by_128[((MAX_SMALL - 1 - last) / COARSE_STEP) & (ENTRIES - 1)]
         } else {
             0
         }
+    }
+
+    /// The last byte of an object of `size` bytes that is rounded up to `align`, a power of two. The
+    /// sum of both could wrap. Size 0 has a last byte that no object has.
+    #[inline(always)]
+    const fn last_byte(size: usize, align: usize) -> usize {
+        size.wrapping_sub(1) | align.wrapping_sub(1)
+    }
+
+    /// As [`class_for`](Self::class_for), by one compare, if neither the size nor the alignment is above
+    /// 1024 bytes and the size is not 0; None else, and for some tables always.
+    #[inline(always)]
+    pub const fn fine_class_for(&self, size: usize, align: usize) -> Option<u8> {
+        let last = Self::last_byte(size, align);
+        if last < FINE_MAX && self.fine_rounding { Some(self.class_with(last)) } else { None }
     }
 
     /// The smallest class that holds `size` bytes and whose objects are all aligned to `align`, a
@@ -214,25 +219,19 @@ impl SizeClasses {
     /// multiple of `align`. An `align` that is no power of two gives some class or 0.
     #[inline(always)]
     pub const fn class_for(&self, size: usize, align: usize) -> u8 {
-        if align <= FINE_STEP {
-            return self.class_of(size);
+        if let Some(class) = self.fine_class_for(size, align) {
+            return class;
         }
         if align > PAGE_BYTES as usize {
             return 0;
         }
-        // The last byte of the size rounded up to `align`, which cannot wrap as the size could.
         // Size 0 rounds up like size 1.
-        let class = self.class_with(size.saturating_sub(1) | (align - 1));
-        if self.rounds_to(align) {
+        let size = if size == 0 { 1 } else { size };
+        let class = self.class_with(Self::last_byte(size, align));
+        if self.rounding as usize & align != 0 {
             return class;
         }
         self.step_up_slow(class, align as u32)
-    }
-
-    /// Whether the class for `align` is always that of the size rounded up to it. `align` is a power of two.
-    #[inline]
-    pub const fn rounds_to(&self, align: usize) -> bool {
-        self.rounding as usize & align != 0
     }
 
     /// The first class from `class` on that is a multiple of `align`; 0 if there is none.
@@ -240,7 +239,7 @@ impl SizeClasses {
     #[inline(never)]
     const fn step_up_slow(&self, mut class: u8, align: u32) -> u8 {
         // Row `count + 1`, and row 0, have 0 bytes, a multiple of everything.
-        while self.class(class).bytes % align != 0 {
+        while align != 0 && self.class(class).bytes % align != 0 {
             class += 1;
         }
         if class > self.count { 0 } else { class }
@@ -273,14 +272,22 @@ impl fmt::Debug for SizeClasses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ClassTable, Go67};
+    use crate::{ClassTable, Fine72, Go67};
 
     #[test]
     fn rounding_is_known_to_find_the_class_where_it_does() {
-        assert_eq!(Go67::CLASSES.rounding, 16 + 32 + 64 + 128 + 4096 + 8192);
+        let low = 1 + 2 + 4 + 8;
+        assert_eq!(Go67::CLASSES.rounding, low + 16 + 32 + 64 + 128 + 4096 + 8192);
+        assert_eq!(Fine72::CLASSES.rounding, Go67::CLASSES.rounding);
+        assert!(Go67::CLASSES.fine_rounding && Fine72::CLASSES.fine_rounding);
         let powers = SizeClasses::from_sizes(&Rule::GO, &[16, 32, 64, 128, 256]);
-        assert_eq!(powers.rounding, 16 + 32 + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192);
+        assert!(powers.fine_rounding);
+        assert_eq!(
+            powers.rounding,
+            low + 16 + 32 + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192
+        );
         let odd = SizeClasses::from_sizes(&Rule::GO, &[8, 24, 40]);
-        assert_eq!(odd.rounding, 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192);
+        assert!(!odd.fine_rounding, "24 and 40 are no multiples of 16");
+        assert_eq!(odd.rounding, low + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192);
     }
 }

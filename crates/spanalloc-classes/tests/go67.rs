@@ -9,7 +9,8 @@
 )]
 
 use spanalloc_classes::{
-    Class, ClassTable, Go67, MAX_SLOTS, MAX_SMALL, MAX_SPAN_PAGES, PAGE_BYTES, Rule, SizeClasses,
+    Class, ClassTable, Fine72, Go67, MAX_SLOTS, MAX_SMALL, MAX_SPAN_PAGES, PAGE_BYTES, Rule,
+    SizeClasses,
 };
 
 const GO: &SizeClasses = Go67::CLASSES;
@@ -89,8 +90,9 @@ fn spans_are_cut_for_64_slots_within_128_kilobytes() {
 }
 
 /// The smallest class that holds `size` with objects aligned to `align`; 0 if none does.
-fn oracle(size: usize, align: usize) -> u8 {
-    GO.iter()
+fn oracle(table: &SizeClasses, size: usize, align: usize) -> u8 {
+    table
+        .iter()
         .find(|(_, class)| class.bytes as usize >= size && class.bytes as usize % align == 0)
         .map_or(0, |(number, _)| number)
 }
@@ -98,7 +100,7 @@ fn oracle(size: usize, align: usize) -> u8 {
 #[test]
 fn every_size_finds_its_class() {
     for size in 0..=MAX_SMALL + 1 {
-        assert_eq!(GO.class_of(size), oracle(size, 1), "size {size}");
+        assert_eq!(GO.class_of(size), oracle(GO, size, 1), "size {size}");
     }
     assert_eq!(GO.class_of(0), 1);
     assert_eq!(GO.class_of(MAX_SMALL), 67);
@@ -109,13 +111,29 @@ fn every_size_finds_its_class() {
 
 #[test]
 fn every_size_finds_its_class_at_every_alignment() {
-    for shift in 0..=20 {
+    for (table, shift) in
+        [GO, Fine72::CLASSES].into_iter().flat_map(|t| (0..=20).map(move |s| (t, s)))
+    {
         let align = 1 << shift;
         for size in 0..=MAX_SMALL + 1 {
-            let expected = if align <= PAGE_BYTES as usize { oracle(size, align) } else { 0 };
-            assert_eq!(GO.class_for(size, align), expected, "size {size}, align {align}");
+            let expected =
+                if align <= PAGE_BYTES as usize { oracle(table, size, align) } else { 0 };
+            assert_eq!(table.class_for(size, align), expected, "size {size}, align {align}");
+            let fine = (size > 0 && size.next_multiple_of(align) <= 1024).then_some(expected);
+            assert_eq!(table.fine_class_for(size, align), fine, "size {size}, align {align}");
         }
     }
+}
+
+#[test]
+fn the_fine_table_is_the_one_of_go_with_more_tiny_classes() {
+    let sizes = |table: &SizeClasses| table.iter().map(|(_, c)| c.bytes).collect::<Vec<_>>();
+    let fine = sizes(Fine72::CLASSES);
+    assert_eq!(fine[..7], [4, 6, 8, 10, 12, 14, 16]);
+    assert_eq!(fine[6..], sizes(GO)[1..]);
+    let bytes = |size, align| Fine72::CLASSES.class(Fine72::CLASSES.class_for(size, align)).bytes;
+    assert_eq!([bytes(9, 1), bytes(10, 2), bytes(9, 4), bytes(9, 8)], [10, 10, 12, 16]);
+    assert_eq!([bytes(1, 1), bytes(5, 1), bytes(5, 4), bytes(0, 8)], [4, 6, 8, 8]);
 }
 
 #[test]

@@ -84,7 +84,8 @@ fn a_bad_list_is_refused_with_the_reason() {
     assert_eq!(from(&[]), ClassError::Empty);
     assert_eq!(from(&[0]), ClassError::Zero);
     assert_eq!(from(&[16, 0]), ClassError::Zero);
-    assert_eq!(from(&[12]), ClassError::NotMultiple { bytes: 12, multiple: 8 });
+    assert_eq!(from(&[13]), ClassError::NotMultiple { bytes: 13, multiple: 2 });
+    assert_eq!(from(&[20]), ClassError::NotMultiple { bytes: 20, multiple: 8 });
     assert_eq!(from(&[1023]), ClassError::NotMultiple { bytes: 1023, multiple: 8 });
     assert_eq!(from(&[1032]), ClassError::NotMultiple { bytes: 1032, multiple: 128 });
     assert_eq!(from(&[32760]), ClassError::NotMultiple { bytes: 32760, multiple: 128 });
@@ -101,11 +102,11 @@ fn bad_geometry() -> [(Rule, u32, ClassError); 3] {
     [
         // 189 * 128 bytes: no tail small enough before 189 pages.
         (Rule { waste_divisor: 100, ..Rule::GO }, 24192, ClassError::SpanTooLong { bytes: 24192 }),
-        // The table's span has 2 pages: 970 slots in 18 pages are too few, in 20 too many.
+        // The table's span has 3 pages: 1966 slots in 48 pages are too few, in 51 too many.
         (
-            Rule { waste_divisor: 64, min_slots: 1024, ..whole },
-            152,
-            ClassError::TooManySlots { bytes: 152, slots: 1077 },
+            Rule { waste_divisor: 100, min_slots: 2048, ..whole },
+            200,
+            ClassError::TooManySlots { bytes: 200, slots: 2088 },
         ),
         // Cut to 64 pages, as not even they have 64 slots.
         (
@@ -128,6 +129,9 @@ fn bad_rules() -> Vec<(&'static str, Rule)> {
     vec![
         ("largest", Rule { largest: 7, ..go }),
         ("largest", Rule { largest: 32769, ..go }),
+        ("tiny_step", Rule { tiny_step: 1, ..go }),
+        ("tiny_step", Rule { tiny_step: 6, ..go }),
+        ("tiny_step", Rule { tiny_step: 16, ..go }),
         ("steps_per_doubling", Rule { steps_per_doubling: 0, ..go }),
         ("steps_per_doubling", Rule { steps_per_doubling: 3, ..go }),
         ("steps_per_doubling", Rule { steps_per_doubling: 16, ..go }),
@@ -136,7 +140,7 @@ fn bad_rules() -> Vec<(&'static str, Rule)> {
         ("max_step", Rule { max_step: 1 << 16, ..go }),
         ("waste_divisor", Rule { waste_divisor: 0, ..go }),
         ("min_slots", Rule { min_slots: 0, ..go }),
-        ("min_slots", Rule { min_slots: 1025, ..go }),
+        ("min_slots", Rule { min_slots: 2049, ..go }),
         ("max_cut_bytes", Rule { max_cut_bytes: (512 << 10) + 1, ..go }),
     ]
 }
@@ -164,7 +168,9 @@ fn rules_at_their_bounds_make_tables() {
         Rule { max_step: 1 << 15, ..go },
         Rule { waste_divisor: 1, ..go },
         Rule { min_slots: 1, ..go },
-        Rule { largest: 16, min_slots: 1024, ..go },
+        Rule { largest: 16, min_slots: 2048, ..go },
+        Rule { tiny_step: 2, ..go },
+        Rule { tiny_step: 4, ..go },
         Rule { largest: 128, max_cut_bytes: 512 << 10, ..go },
         Rule { max_cut_bytes: 0, ..go },
     ] {
@@ -195,7 +201,8 @@ fn the_constructors_for_const_fail_with_the_reason() {
         (&[][..], "empty"),
         (&many, "more than 127"),
         (&[0], "is 0"),
-        (&[9], "multiple of 8"),
+        (&[9], "multiple of 2"),
+        (&[18], "multiple of 8"),
         (&[1032], "multiple of 128"),
         (&[65536], "above 32768"),
         (&[16, 8], "not larger than the one before"),
@@ -205,7 +212,7 @@ fn the_constructors_for_const_fail_with_the_reason() {
     }
     for ((rule, bytes, _), part) in bad_geometry().into_iter().zip([
         "within the waste limit",
-        "more than 1024 slots",
+        "more than 2048 slots",
         "not exact",
     ]) {
         let message = message(rule, &[bytes]).unwrap();
@@ -242,8 +249,17 @@ fn check_table(rule: &Rule, table: &SizeClasses) {
     check_alignments(&sizes, table);
 }
 
+/// What a size near `bytes` has to be a multiple of.
+fn multiple(bytes: u32) -> u32 {
+    match bytes {
+        0..=16 => 2,
+        17..=1024 => 8,
+        _ => 128,
+    }
+}
+
 fn check_geometry(rule: &Rule, class: &Class) {
-    let step = if class.bytes <= 1024 { 8 } else { 128 };
+    let step = multiple(class.bytes);
     assert!(class.bytes % step == 0 && class.bytes as usize <= MAX_SMALL, "{class:?}");
     let span = class.pages * PAGE_BYTES;
     assert_eq!(class.slots, span / class.bytes);
@@ -304,7 +320,11 @@ fn check_alignments(sizes: &[u32], table: &SizeClasses) {
 }
 
 fn valid_sizes() -> Vec<u32> {
-    (8..=1024).step_by(8).chain((1152..=MAX_SMALL as u32).step_by(128)).collect()
+    (4..16)
+        .step_by(2)
+        .chain((16..=1024).step_by(8))
+        .chain((1152..=MAX_SMALL as u32).step_by(128))
+        .collect()
 }
 
 prop_compose! {
@@ -333,11 +353,12 @@ proptest! {
     fn every_generated_table_is_right(
         base in safe_rule(),
         largest in 8..=MAX_SMALL as u32,
+        tiny_step in select(vec![2, 4, 8]),
         steps_per_doubling in select(vec![1, 2, 4, 8]),
         max_step in select(vec![128, 256, 512, 2048, 32768]),
         waste_divisor in 1..=64u32,
     ) {
-        let rule = Rule { largest, steps_per_doubling, max_step, waste_divisor, ..base };
+        let rule = Rule { largest, tiny_step, steps_per_doubling, max_step, waste_divisor, ..base };
         match SizeClasses::try_generate(&rule) {
             Ok(table) => check_table(&rule, &table),
             // Neither the order nor the steps of generated sizes can be wrong.
@@ -363,9 +384,9 @@ proptest! {
             0 => (0, ClassError::Zero),
             1 => (before, ClassError::Unsorted { before, bytes: before }),
             2 => (sizes[0], ClassError::Unsorted { before, bytes: sizes[0] }),
-            3 => (sizes[at] - 4, ClassError::NotMultiple {
-                bytes: sizes[at] - 4,
-                multiple: if sizes[at] - 4 <= 1024 { 8 } else { 128 },
+            3 => (sizes[at] - 1, ClassError::NotMultiple {
+                bytes: sizes[at] - 1,
+                multiple: multiple(sizes[at] - 1),
             }),
             _ => (32776, ClassError::TooLarge { bytes: 32776 }),
         };

@@ -2,7 +2,7 @@
 
 use spanalloc_cache::{Cache, CacheState, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
-use spanalloc_classes::Go67;
+use spanalloc_classes::Fine72;
 use spanalloc_os::{Mmap, OsSource};
 use spanalloc_pages::PageHeap;
 use spanalloc_sync::atomic::AtomicUsize;
@@ -11,7 +11,7 @@ use spanalloc_sync::{Lock, rank};
 /// Where memory comes from.
 pub(crate) type Os = Mmap;
 /// The central lists, with the page heap below them.
-pub(crate) type Central = CentralLists<Go67, PageHeap<Os>>;
+pub(crate) type Central = CentralLists<Fine72, PageHeap<Os>>;
 /// What the slot of a thread points to.
 pub(crate) type State<P> = CacheState<<P as Policy>::Bin>;
 /// The cache of a thread.

@@ -181,7 +181,7 @@ const BUGS: &[Bug] = &[
         free(two, 4096);
         free(one, 4096);
     }),
-    ("tiny_twice", "double free of", " (class 8)", || {
+    ("tiny_twice", "double free of", " (class 4)", || {
         let object = alloc(1);
         announce(object);
         free(object, 1);
