@@ -347,6 +347,10 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         if resized || Self::fits(span, new) {
             return Ok(object);
         }
+        if large && pages_of(new.size()) > usable_pages(span) {
+            // SAFETY: the object is large and the caller's, and to be larger.
+            return Ok(unsafe { self.move_large(span, new) });
+        }
         let moved = self.alloc(new);
         if !moved.is_null() {
             // SAFETY: both objects hold the smaller of the two sizes and do not overlap; the old

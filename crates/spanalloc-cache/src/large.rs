@@ -23,19 +23,54 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             alloc()
         });
         let Some(span) = span else { return (core::ptr::null_mut(), false) };
-        let object = core::ptr::with_exposed_provenance_mut::<u8>(span.base());
         if guarded {
             // SAFETY: the span is new, so nobody else uses it, and its last page is one too many.
-            // Its first byte is touched because Linux joins the two sides of a guard that is gone
-            // only if there was memory in their mapping when it was split.
-            unsafe {
-                object.write_volatile(object.read_volatile());
-                if !self.central.guard_large(span) {
-                    let _ = self.central.resize_large(span, pages - 1);
-                }
+            unsafe { self.put_guard(span) };
+        }
+        (object_of(span), span.zeroed())
+    }
+
+    /// Makes the last page of a large object a guard, or cuts it off if there is none to be had.
+    ///
+    /// # Safety
+    /// The span is large and has no guard; the caller owns the object, and nobody uses its last page.
+    unsafe fn put_guard(self, span: SpanRef) {
+        let object = object_of(span);
+        // SAFETY: the object is the caller's. Its first byte is touched because Linux joins the two
+        // sides of a guard that is gone only if there was memory in their mapping when it was split.
+        unsafe {
+            object.write_volatile(object.read_volatile());
+            if !self.central.guard_large(span) {
+                let _ = self.central.resize_large(span, span.pages() - 1);
             }
         }
-        (object, span.zeroed())
+    }
+
+    /// Gives a large object more bytes elsewhere, where it has room to grow on, and keeps its contents.
+    /// Null leaves it as it was.
+    ///
+    /// # Safety
+    /// The span is large and the caller owns the object. `new` is larger than it, and large too.
+    #[cold]
+    #[inline(never)]
+    pub(crate) unsafe fn move_large(self, span: SpanRef, new: Layout) -> *mut u8 {
+        let guarded = Self::is_guarded(new.size());
+        let pages = pages_of(new.size()) + usize::from(guarded);
+        let align_pages = new.align().div_ceil(PAGE_BYTES);
+        // SAFETY: the caller's promise is passed on.
+        let move_it = || unsafe { self.central.move_large(span, pages, align_pages) };
+        let moved = move_it() || {
+            self.reclaim();
+            move_it()
+        };
+        if !moved {
+            return core::ptr::null_mut();
+        }
+        if guarded {
+            // SAFETY: the object is the caller's, has no guard where it is now, and a page too many.
+            unsafe { self.put_guard(span) };
+        }
+        object_of(span)
     }
 
     /// Whether a large object of `bytes` bytes has a guard.
@@ -69,6 +104,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         span
     }
+}
+
+/// The object of a large span.
+fn object_of(span: SpanRef) -> *mut u8 {
+    core::ptr::with_exposed_provenance_mut(span.base())
 }
 
 /// Pages of a large object of `bytes` bytes.

@@ -32,8 +32,16 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         if stays {
             return object;
         }
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.move_slow(object, layout, new) }
+        // SAFETY: the caller's promise is passed on; an object is large that is so by its Layout.
+        unsafe {
+            if from == Path::Large && to == Path::Large {
+                let span = Self::large_span(self.central, object.addr());
+                if pages_of(new_size) > usable_pages(span) {
+                    return self.move_large(span, new);
+                }
+            }
+            self.move_slow(object, layout, new)
+        }
     }
 
     /// # Safety

@@ -176,8 +176,10 @@ fn with_faults(verb: Verb, nth: usize, forever: bool, late: bool) -> usize {
 
 #[test]
 fn every_call_to_the_system_may_fail() {
+    // Nothing in the scenario is large enough to be moved.
+    let verbs = [Verb::Reserve, Verb::Commit, Verb::Decommit, Verb::Release];
     let mut failures = [0; 4];
-    for (kind, verb) in Verb::ALL.into_iter().enumerate() {
+    for (kind, verb) in verbs.into_iter().enumerate() {
         for nth in 1..=64 {
             failures[kind] += with_faults(verb, nth, false, nth % 2 == 0);
             if nth % 4 == 1 {

@@ -99,6 +99,15 @@ pub unsafe trait Central {
     /// The span is large and the caller owns the object; pages cut off are unused.
     unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool>;
 
+    /// Gives a large object more pages at another place, aligned to `align_pages` pages, and keeps its
+    /// contents: the span is that of the object there, and has no guard. False if there is no such
+    /// place; the object is then as it was, but for a guard that the system does not give again.
+    ///
+    /// # Safety
+    /// The span is large and the caller owns the object, which nobody uses by its old address any
+    /// more if this returns true. `pages` is no less than the pages of the span.
+    unsafe fn move_large(&self, span: SpanRef, pages: usize, align_pages: usize) -> bool;
+
     /// The span that `address` lies in, for any address, valid or not. Takes no lock.
     fn span_at(&self, address: usize) -> Option<SpanRef>;
 
@@ -210,6 +219,11 @@ unsafe impl<C: Central> Central for &C {
     unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).resize_large(span, pages) }
+    }
+
+    unsafe fn move_large(&self, span: SpanRef, pages: usize, align_pages: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).move_large(span, pages, align_pages) }
     }
 
     #[inline(always)]

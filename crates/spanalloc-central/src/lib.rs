@@ -7,6 +7,7 @@ extern crate std;
 mod central;
 pub mod handover;
 mod lists;
+mod moving;
 mod owner;
 pub mod queue;
 pub mod remote;

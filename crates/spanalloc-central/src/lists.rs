@@ -87,7 +87,7 @@ impl<W: Wait> Descriptors<W> {
 /// `T` is the class table and `H` the page heap, owned or borrowed. The constructor is `const`,
 /// so a static works.
 pub struct CentralLists<T, H: Pages> {
-    heap: H,
+    pub(crate) heap: H,
     classes: [Padded<ClassLock<H::Wait>>; MAX_CLASSES],
     descriptors: [Descriptors<H::Wait>; POOL_WORDS.len()],
     tiny_descriptors: Descriptors<H::Wait>,
@@ -202,7 +202,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
 
 impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Makes the guard of a large object an ordinary page. False if the system refuses.
-    fn drop_guard(&self, span: SpanRef) -> bool {
+    pub(crate) fn drop_guard(&self, span: SpanRef) -> bool {
         // SAFETY: the last page is a guard.
         let done = unsafe { self.heap.unguard(span.last_page()) };
         span.set_guarded(!done);
@@ -403,6 +403,11 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
             unsafe { self.guard_large(span) };
         }
         resized
+    }
+
+    unsafe fn move_large(&self, span: SpanRef, pages: usize, align_pages: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.move_to_more_pages(span, pages, align_pages) }
     }
 
     #[inline(always)]

@@ -31,6 +31,12 @@ impl SpanRef {
         self.shared().pages.store(pages as u32, Ordering::Relaxed);
     }
 
+    /// Gives a large object other pages. For the object's owner only.
+    pub(crate) fn rebase_large(self, run: Run) {
+        self.head().base.store(run.address, Ordering::Relaxed);
+        self.resize_large(run.pages);
+    }
+
     /// Whether the last page of a large object is a guard.
     #[inline]
     pub fn is_guarded(self) -> bool {

@@ -15,13 +15,16 @@ pub enum Verb {
     Commit,
     /// Ready -> Decommitted.
     Decommit,
+    /// The memory of one range becomes that of another.
+    Relocate,
     /// Any state -> None.
     Release,
 }
 
 impl Verb {
     /// Every verb, in the order in which a range goes through them.
-    pub const ALL: [Self; 4] = [Self::Reserve, Self::Commit, Self::Decommit, Self::Release];
+    pub const ALL: [Self; 5] =
+        [Self::Reserve, Self::Commit, Self::Decommit, Self::Relocate, Self::Release];
 }
 
 /// A source whose verbs fail with [`OsError::OutOfMemory`] when they are told to, and otherwise do
@@ -32,6 +35,7 @@ pub struct Faulty<O> {
     reserve: Plan,
     commit: Plan,
     decommit: Plan,
+    relocate: Plan,
     release: Plan,
 }
 
@@ -80,6 +84,7 @@ impl<O> Faulty<O> {
             reserve: Plan::new(),
             commit: Plan::new(),
             decommit: Plan::new(),
+            relocate: Plan::new(),
             release: Plan::new(),
         }
     }
@@ -94,6 +99,7 @@ impl<O> Faulty<O> {
             Verb::Reserve => &self.reserve,
             Verb::Commit => &self.commit,
             Verb::Decommit => &self.decommit,
+            Verb::Relocate => &self.relocate,
             Verb::Release => &self.release,
         }
     }
@@ -157,6 +163,17 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
     unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.guard(at, bytes) }
+    }
+
+    unsafe fn relocate(
+        &self,
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), OsError> {
+        self.relocate.call(bytes)?;
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.relocate(from, to, bytes) }
     }
 
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use spanalloc_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use crate::last_words::end_process;
 use crate::system;
@@ -17,6 +17,7 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// | `commit`   | `mprotect` to read and write              | the same                         |
 /// | `decommit` | `madvise(MADV_DONTNEED)`; if that is refused (locked memory), a new mapping without rights over the old | the new mapping |
 /// | `guard`    | `mprotect` to no rights                   | the same                         |
+/// | `relocate` | `mremap`; as long as the kernel can (5.7 and later), and never refused | - |
 /// | `release`  | `munmap`                                  | the same                         |
 ///
 /// Reserved space has no rights, so it is neither charged (`vm.overcommit_memory=2`) nor filled in
@@ -36,12 +37,30 @@ pub struct Mmap {
     page_bytes: AtomicUsize,
     /// Whether the program wants all its memory locked, as of the last reservation.
     locks: AtomicBool,
+    /// Whether memory can be moved: [`UNKNOWN`], [`YES`] or [`NO`].
+    relocates: AtomicU8,
 }
+
+/// How far below the program's other mappings the first arena lies: 1 TB. The arenas that follow lie
+/// behind it one by one, so that objects can grow from one into the next, and lower addresses, which
+/// are used first, are those that were used before.
+const ROOM_ABOVE: Option<usize> = 1_usize.checked_shl(40);
+
+/// Nobody tried to move memory yet.
+const UNKNOWN: u8 = 0;
+/// The kernel moves memory.
+const YES: u8 = 1;
+/// The kernel cannot, or refused once.
+const NO: u8 = 2;
 
 impl Mmap {
     /// The system as it is.
     pub const fn new() -> Self {
-        Self { page_bytes: AtomicUsize::new(0), locks: AtomicBool::new(false) }
+        Self {
+            page_bytes: AtomicUsize::new(0),
+            locks: AtomicBool::new(false),
+            relocates: AtomicU8::new(UNKNOWN),
+        }
     }
 
     #[cold]
@@ -50,6 +69,41 @@ impl Mmap {
         let bytes = system::page_bytes();
         self.page_bytes.store(bytes, Ordering::Relaxed);
         bytes
+    }
+
+    /// Whether the kernel moves memory and leaves nothing of where it was to others.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn can_relocate(&self) -> bool {
+        if self.relocates.load(Ordering::Relaxed) == UNKNOWN {
+            let answer = if system::can_relocate(self.page_bytes()) { YES } else { NO };
+            // Another thread may have been refused meanwhile, which stays.
+            let (unknown, relaxed) = (UNKNOWN, Ordering::Relaxed);
+            let _ = self.relocates.compare_exchange(unknown, answer, relaxed, relaxed);
+        }
+        self.relocates.load(Ordering::Relaxed) == YES
+    }
+
+    /// Maps `bytes` bytes far below where the system put them, so that there is room for more behind them.
+    /// As they are if that is not to be had.
+    fn map_below(first: NonNull<u8>, bytes: usize, align: usize) -> NonNull<u8> {
+        let Some(hint) = ROOM_ABOVE.and_then(|room| first.addr().get().checked_sub(room)) else {
+            return first;
+        };
+        // The first byte of an arena of `Any64`, so that no small reservation lies in two.
+        let Some(below) = system::map(hint & !(align.max(64 << 20) - 1), bytes) else {
+            return first;
+        };
+        // SAFETY: both mappings were just made and nobody uses them. What the system does not take back
+        // stays reserved and unused.
+        unsafe {
+            if below.addr().get() & (align - 1) == 0 && below < first {
+                system::unmap(first, bytes);
+                below
+            } else {
+                system::unmap(below, bytes);
+                first
+            }
+        }
     }
 
     /// Maps `bytes` bytes aligned to `align`, which is more than a page, out of a larger mapping.
@@ -101,7 +155,10 @@ unsafe impl OsSource for Mmap {
         let bytes = request.bytes;
         let refused = OsError::OutOfMemory { bytes };
         // The first answer is often aligned: after a hint, or above another arena.
-        let first = system::map(request.hint, bytes).ok_or(refused)?;
+        let mut first = system::map(request.hint, bytes).ok_or(refused)?;
+        if request.hint == 0 && request.purpose == Purpose::Arena {
+            first = Self::map_below(first, bytes, align);
+        }
         let at = if first.addr().get() & (align - 1) == 0 {
             first
         } else {
@@ -152,6 +209,32 @@ unsafe impl OsSource for Mmap {
         // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
         let done = unsafe { system::forbid(at, bytes) };
         if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn relocate(
+        &self,
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), OsError> {
+        // Locked memory counts at both places for a moment, which its limit may forbid. What lies in
+        // several mappings some kernels refuse, and by then the pages of `to` are gone.
+        let possible = !self.locks.load(Ordering::Relaxed)
+            && self.can_relocate()
+            // SAFETY: the pages are ours, by the caller's promise.
+            && unsafe { system::is_one_mapping(from, bytes, self.page_bytes()) };
+        if !possible {
+            return Err(OsError::Unsupported);
+        }
+        // SAFETY: both ranges are ours and nobody uses `to`, by the caller's promise.
+        if unsafe { system::relocate(from, to, bytes) } {
+            return Ok(());
+        }
+        // Whether `to` was unmapped before the kernel gave up is not known, and another thread may
+        // have got it: so it is given up, and no more is risked.
+        self.relocates.store(NO, Ordering::Relaxed);
+        Err(OsError::OutOfMemory { bytes })
     }
 
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {

@@ -71,7 +71,7 @@ impl Request {
 /// # Safety
 /// An implementor promises: `reserve` returns `bytes` bytes aligned to `align` that nobody else
 /// uses until they are released; Ready memory is readable, writable and zero when it becomes
-/// Ready; a verb that fails leaves the state as it was; no verb allocates from an allocator built
+/// Ready; a verb that fails leaves the state as it was (but for [`relocate`](Self::relocate)); no verb allocates from an allocator built
 /// on this source, panics or unwinds; [`page_bytes`](Self::page_bytes) is a power of two that never
 /// changes.
 pub unsafe trait OsSource {
@@ -122,6 +122,27 @@ pub unsafe trait OsSource {
         Err(OsError::Unsupported)
     }
 
+    /// Moves the memory of one Ready range to another without copying it: `to` has the contents of
+    /// `from` then, and `from` reads as zero. What `to` held is lost.
+    ///
+    /// # Errors
+    /// [`OsError::Unsupported`] from a source that cannot, which is what a source does that says
+    /// nothing of it, or that cannot move this range; both ranges are then as they were.
+    /// [`OsError::OutOfMemory`] when the system refuses: `from` is then as it was, but `to` is
+    /// this source's no more (None), and nobody may use it.
+    ///
+    /// # Safety
+    /// Both are `bytes` bytes of whole Ready OS pages of this source, and do not overlap. Nobody uses
+    /// `to`, and no other thread uses `from` during the call.
+    unsafe fn relocate(
+        &self,
+        _from: NonNull<u8>,
+        _to: NonNull<u8>,
+        _bytes: usize,
+    ) -> Result<(), OsError> {
+        Err(OsError::Unsupported)
+    }
+
     /// Any state -> None.
     ///
     /// # Errors
@@ -163,6 +184,16 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).guard(at, bytes) }
+    }
+
+    unsafe fn relocate(
+        &self,
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).relocate(from, to, bytes) }
     }
 
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {

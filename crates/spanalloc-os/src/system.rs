@@ -190,6 +190,64 @@ pub(crate) fn unlock(at: NonNull<u8>, bytes: usize) {
     errno::keep(|| unsafe { libc::munlock(at.as_ptr().cast(), bytes) });
 }
 
+/// Whether the kernel knows how to move memory and to keep the addresses it leaves (Linux 5.7).
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn can_relocate(page: usize) -> bool {
+    let (Some(from), Some(to)) = (map(0, page), map(0, page)) else { return false };
+    // SAFETY: both mappings were just made and nobody else knows them. If the second was lost by a
+    // refusal, it is not unmapped, for it may be another thread's.
+    unsafe {
+        let done = allow(from, page) && relocate(from, to, page);
+        if done {
+            unmap(to, page);
+        }
+        unmap(from, page);
+        done
+    }
+}
+
+/// Whether pages lie in one mapping: the kernel is asked to enlarge what lies there, which fails in
+/// a way of its own if it is several.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) unsafe fn is_one_mapping(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
+    // SAFETY: without MREMAP_MAYMOVE nothing moves, and a mapping only grows into addresses that are
+    // nobody's; a page that it did grow by is ours to unmap.
+    errno::keep(|| unsafe {
+        let longer = libc::syscall(libc::SYS_mremap, at.as_ptr(), bytes, bytes + page, 0_usize);
+        if longer == -1 {
+            return errno::get() == libc::ENOMEM;
+        }
+        unmap(at.add(bytes), page)
+    })
+}
+
+/// Moves the memory behind mapped pages to others, whose own is lost. The pages left behind stay mapped,
+/// without memory. If the kernel refuses, the pages of `to` may be unmapped.
+///
+/// # Safety
+/// Both are `bytes` bytes of whole pages of ours that do not overlap, and nobody uses `to`.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) unsafe fn relocate(from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> bool {
+    /// MREMAP_DONTUNMAP, which not every C library names.
+    const DONT_UNMAP: c_int = 4;
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | DONT_UNMAP;
+    // SAFETY: MREMAP_FIXED only replaces pages that are ours and unused, by the caller's promise.
+    let result = errno::keep(|| unsafe {
+        libc::syscall(
+            libc::SYS_mremap,
+            from.as_ptr(),
+            bytes,
+            bytes,
+            flags as libc::c_long,
+            to.as_ptr(),
+        )
+    });
+    result != -1
+}
+
 /// Unmaps pages.
 ///
 /// # Safety

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use spanalloc_os::{Futex, Mmap, OsSource, Purpose, Request};
+use spanalloc_os::{Futex, Mmap, OsError, OsSource, Purpose, Request};
 use spanalloc_sync::{Lock, Wait, rank};
 use support::{Cleaned, request};
 
@@ -109,6 +109,43 @@ fn a_guard_has_no_rights_until_it_is_committed_again() {
         os.commit(third, page).unwrap();
         assert_eq!(rights(third), "rw-p");
         third.write_bytes(7, page);
+    }
+}
+
+#[test]
+fn memory_is_moved_without_a_copy_and_leaves_zeros() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let at = os.reserve(request(64 * page, page)).unwrap();
+    set_errno(4711);
+    // SAFETY: reserved above and used by this test alone.
+    unsafe {
+        os.commit(at, 64 * page).unwrap();
+        at.write_bytes(7, 16 * page);
+        let target = at.add(40 * page);
+        os.relocate(at, target, 16 * page).expect("the kernel moves memory");
+        assert_eq!((resident(at, 16), resident(target, 16)), (0, 16));
+        assert_eq!([rights(at), rights(target)], ["rw-p", "rw-p"]);
+        assert!((0..16 * page).all(|byte| target.add(byte).read() == 7));
+        assert!((0..16 * page).all(|byte| at.add(byte).read() == 0));
+        // Half of this was moved, so it is two mappings.
+        let (mixed, target) = (at.add(48 * page), at.add(16 * page));
+        mixed.write(9);
+        assert_eq!(os.relocate(mixed, target, 16 * page), Err(OsError::Unsupported));
+        assert_eq!((mixed.read(), target.read()), (9, 0));
+    }
+    assert_eq!(errno(), 4711);
+}
+
+#[test]
+fn arenas_come_one_behind_the_other() {
+    const ARENA: usize = 64 << 20;
+    let os = Cleaned::new(Mmap::new());
+    let first = os.reserve(request(ARENA, ARENA)).unwrap().addr().get();
+    for number in 1..10 {
+        let hint = first + number * ARENA;
+        let next = os.reserve(Request { hint, ..request(ARENA, ARENA) }).unwrap();
+        assert_eq!(next.addr().get(), hint);
     }
 }
 

@@ -25,6 +25,8 @@ enum Op {
     /// Which reservation, and which pages of it (as far as it has them).
     Commit(usize, usize, usize),
     Decommit(usize, usize, usize),
+    /// From where, to where, and how many.
+    Relocate((usize, usize), (usize, usize), usize),
     Write(usize, usize, u8),
     /// The whole of a reservation.
     Release(usize),
@@ -39,11 +41,13 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1_usize..24, 0_u32..6).prop_map(|(pages, align)| Op::Reserve(pages, align)),
         5 => (0_usize..8, 0_usize..24, 1_usize..24).prop_map(|(r, at, n)| Op::Commit(r, at, n)),
         3 => (0_usize..8, 0_usize..24, 1_usize..24).prop_map(|(r, at, n)| Op::Decommit(r, at, n)),
+        3 => ((0_usize..8, 0_usize..24), (0_usize..8, 0_usize..24), 1_usize..12)
+            .prop_map(|(from, to, n)| Op::Relocate(from, to, n)),
         5 => (0_usize..8, 0_usize..24, 1_u8..).prop_map(|(r, at, byte)| Op::Write(r, at, byte)),
         1 => (0_usize..8).prop_map(Op::Release),
         1 => (0_usize..8, 1_usize..8, any::<bool>())
             .prop_map(|(r, n, front)| Op::ReleasePart(r, n, front)),
-        1 => (0_usize..4, 1_usize..4).prop_map(|(verb, nth)| Op::Plan(verb, nth)),
+        1 => (0..Verb::ALL.len(), 1_usize..4).prop_map(|(verb, nth)| Op::Plan(verb, nth)),
     ]
 }
 
@@ -53,6 +57,8 @@ enum Page {
     /// Every byte of a Ready page has this value.
     Ready(u8),
     Decommitted,
+    /// A refused relocation should have come here.
+    Lost,
 }
 
 /// The reservations: where each starts, and the states of its pages.
@@ -76,7 +82,8 @@ impl Model {
         let range = range % self.ranges.len().max(1);
         let pages = &self.ranges.get(range)?.1;
         let at = at % pages.len();
-        Some((range, at, count.min(pages.len() - at)))
+        let part = &pages[at..pages.len().min(at + count)];
+        Some((range, at, part.iter().take_while(|page| **page != Page::Lost).count()))
     }
 
     /// Ready pages contain what was written to them, all others are left alone.
@@ -124,7 +131,7 @@ fn run<O: OsSource>(os: &O, ops: &[Op], plan: impl Fn(Verb, usize), inspect: imp
                 let Some((range, at, count)) = model.pick(range, at, count) else { continue };
                 let (start, pages) = &mut model.ranges[range];
                 // SAFETY: pages of a reservation.
-                if unsafe { os.commit(start.add(at * page), count * page) }.is_ok() {
+                if count > 0 && unsafe { os.commit(start.add(at * page), count * page) }.is_ok() {
                     for state in &mut pages[at..at + count] {
                         if !matches!(state, Page::Ready(_)) {
                             *state = Page::Ready(0);
@@ -142,6 +149,36 @@ fn run<O: OsSource>(os: &O, ops: &[Op], plan: impl Fn(Verb, usize), inspect: imp
                     count > 0 && unsafe { os.decommit(start.add(at * page), count * page) }.is_ok();
                 if done {
                     pages[at..at + count].fill(Page::Decommitted);
+                }
+            }
+            Op::Relocate(from, to, count) => {
+                let Some((from, from_at, count)) = model.pick(from.0, from.1, count) else {
+                    continue;
+                };
+                let ready = |page: &&Page| matches!(page, Page::Ready(_));
+                let source = &model.ranges[from].1[from_at..from_at + count];
+                let count = source.iter().take_while(ready).count();
+                let Some((to, to_at, count)) = model.pick(to.0, to.1, count) else { continue };
+                let target = &model.ranges[to].1[to_at..to_at + count];
+                let count = target.iter().take_while(ready).count();
+                let apart = from != to || from_at + count <= to_at || to_at + count <= from_at;
+                if count == 0 || !apart {
+                    continue;
+                }
+                let moved = model.ranges[from].1[from_at..from_at + count].to_vec();
+                // SAFETY: Ready pages that do not overlap.
+                let result = unsafe {
+                    let (source, target) = (model.ranges[from].0, model.ranges[to].0);
+                    os.relocate(source.add(from_at * page), target.add(to_at * page), count * page)
+                };
+                let target = &mut model.ranges[to].1[to_at..to_at + count];
+                match result {
+                    Ok(()) => {
+                        target.copy_from_slice(&moved);
+                        model.ranges[from].1[from_at..from_at + count].fill(Page::Ready(0));
+                    }
+                    Err(OsError::Unsupported) => {}
+                    Err(_) => target.fill(Page::Lost),
                 }
             }
             Op::Write(range, at, byte) => {

@@ -43,6 +43,33 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         }
     }
 
+    /// Reserves address space behind the last reservation, if that lies behind the free pages from `page`
+    /// on. Whether there are `pages` free ones then.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn grow_behind(&mut self, page: u64, pages: usize) -> bool {
+        let end = self.state.reserve_hint;
+        let Some(free) = page_of(end).checked_sub(page).and_then(|free| usize::try_from(free).ok())
+        else {
+            return false;
+        };
+        if free >= pages || end % PAGE_BYTES != 0 || !self.all_free(page, free) {
+            return false;
+        }
+        let (os, bytes) = (self.heap.os(), (pages - free) << PAGE_SHIFT);
+        let Ok(range) = reserve_arena::<G, O>(os, bytes, end) else { return false };
+        let address = range.address.as_ptr().expose_provenance();
+        if address == end && self.enter(address, range.bytes) {
+            self.state.reserve_hint = address.wrapping_add(range.bytes);
+            return true;
+        }
+        // SAFETY: the range was reserved just now, and none of its pages was entered.
+        if unsafe { os.release(range.address, range.bytes) }.is_err() && self.state.spare.1 == 0 {
+            self.state.spare = (address, range.bytes);
+        }
+        false
+    }
+
     /// Reserves at most half of `refused` bytes: a range that long left no space for the metadata it
     /// needs. At least `need` bytes, or None.
     fn reserve_less(&self, refused: usize, need: usize) -> Option<ArenaRange> {
@@ -52,7 +79,8 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         if bytes >= refused {
             return None;
         }
-        let request = Request { bytes, align: grain, hint: 0, purpose: Purpose::Arena };
+        let hint = self.state.reserve_hint;
+        let request = Request { bytes, align: grain, hint, purpose: Purpose::Arena };
         os.reserve(request).ok().map(|address| ArenaRange { address, bytes })
     }
 

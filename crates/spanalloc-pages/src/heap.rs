@@ -42,6 +42,8 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
     metadata_pages: Counter,
     /// Pages that are guards.
     guards: Counter,
+    /// How often memory was moved without copying it.
+    pub(crate) relocations: Counter,
     state: Lock<State<G>, O::Wait, { rank::HEAP }>,
 }
 
@@ -62,6 +64,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             metadata: Metadata::new(),
             metadata_pages: Counter::new(),
             guards: Counter::new(),
+            relocations: Counter::new(),
             state: Lock::new(State::new()),
         }
     }
@@ -80,16 +83,17 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
 
     /// Takes a run from the heap itself.
     pub(crate) fn alloc_run(&self, pages: usize, align_pages: usize) -> Option<Run> {
-        let most = Self::MOST_PAGES;
-        if pages == 0
-            || !align_pages.is_power_of_two()
-            || pages as u64 > most
-            || align_pages as u64 > most
-            || pages as u64 + align_pages as u64 - 1 > most
-        {
-            return None;
-        }
-        self.hold().alloc(pages, align_pages)
+        Self::is_sound(pages, align_pages).then(|| self.hold().alloc(pages, align_pages))?
+    }
+
+    /// Whether a run could have so many pages and be aligned to so many.
+    fn is_sound(pages: usize, align_pages: usize) -> bool {
+        let (pages, align, most) = (pages as u64, align_pages as u64, Self::MOST_PAGES);
+        pages > 0
+            && align.is_power_of_two()
+            && pages <= most
+            && align <= most
+            && pages + align - 1 <= most
     }
 }
 
@@ -161,10 +165,24 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
             return None;
         }
         let mut held = self.hold();
-        if !held.all_free(page_of(next), more) {
+        if !held.all_free(page_of(next), more) && !held.grow_behind(page_of(next), more) {
             return None;
         }
         held.take(page_of(next), more)
+    }
+
+    fn alloc_roomy(&self, pages: usize, align_pages: usize) -> Option<Run> {
+        if !Self::is_sound(pages, align_pages) {
+            return None;
+        }
+        let mut held = self.hold();
+        held.alloc_roomy(pages, align_pages, Self::MOST_PAGES)
+            .or_else(|| held.alloc(pages, align_pages))
+    }
+
+    unsafe fn relocate(&self, from: usize, to: Run, pages: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.relocate_run(from, to, pages) }
     }
 
     unsafe fn guard(&self, address: usize) -> bool {

@@ -11,6 +11,7 @@ mod page_cache;
 mod pages;
 mod pool;
 mod release;
+mod room;
 mod slot;
 mod summary;
 mod tree;

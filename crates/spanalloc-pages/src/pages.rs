@@ -1,5 +1,5 @@
 use core::alloc::Layout;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use spanalloc_os::Report;
 use spanalloc_sync::Wait;
@@ -86,6 +86,17 @@ impl PageStats {
     };
 }
 
+/// Copies whole pages.
+///
+/// # Safety
+/// Both runs are Ready, have so many pages and do not overlap. Nobody else uses them.
+pub(crate) unsafe fn copy_pages(from: usize, to: usize, pages: usize) {
+    let from = ptr::with_exposed_provenance::<u8>(from);
+    let to = ptr::with_exposed_provenance_mut::<u8>(to);
+    // SAFETY: the caller's promise.
+    unsafe { ptr::copy_nonoverlapping(from, to, pages << PAGE_SHIFT) };
+}
+
 /// A heap of pages as the layers above see it.
 ///
 /// # Safety
@@ -143,6 +154,32 @@ pub unsafe trait Pages {
     /// # Safety
     /// The run was handed out by this heap.
     unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run>;
+
+    /// As [`alloc`](Self::alloc), where the run has room to grow by [`extend`](Self::extend): the pages
+    /// behind it are free, several times as many as it has, and stay so as long as others find pages
+    /// elsewhere.
+    fn alloc_roomy(&self, pages: usize, align_pages: usize) -> Option<Run> {
+        self.alloc(pages, align_pages)
+    }
+
+    /// Gives the contents of the first `pages` pages of the run `to` those of the run at `from`, and takes
+    /// that back as [`free`](Self::free) does: by copying them, or without. False if nothing was
+    /// moved and the pages that should have been are no longer this heap's.
+    ///
+    /// # Safety
+    /// Both runs were handed out by this heap and do not overlap, and `to` has not been used since it was;
+    /// that at `from` has `pages` pages, and the other no fewer. Nobody else uses `from`, and its
+    /// `set_span` entries are null.
+    unsafe fn relocate(&self, from: usize, to: Run, pages: usize) -> bool {
+        // SAFETY: both runs are Ready, have so many pages and do not overlap; after that, nobody uses
+        // the first one (contract).
+        unsafe {
+            copy_pages(from, to.address, pages);
+            let freed = self.free(from, pages);
+            debug_assert!(freed.is_ok(), "the run was handed out");
+        }
+        true
+    }
 
     /// Makes a page such that whoever touches it ends with a fault. False if the source cannot, the
     /// system refuses, or there are thousands of guards already.
@@ -231,6 +268,15 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).extend(address, pages, more) }
+    }
+
+    fn alloc_roomy(&self, pages: usize, align_pages: usize) -> Option<Run> {
+        (**self).alloc_roomy(pages, align_pages)
+    }
+
+    unsafe fn relocate(&self, from: usize, to: Run, pages: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).relocate(from, to, pages) }
     }
 
     unsafe fn guard(&self, address: usize) -> bool {

@@ -29,6 +29,7 @@ enum Op {
     FreeNeighbours { which: usize },
     FreeAgain { which: usize, before: usize, after: usize },
     Extend { which: usize, more: usize },
+    Relocate { which: usize, more: usize },
     CacheAlloc { pages: usize },
     CacheFree { which: usize },
     Flush,
@@ -53,6 +54,7 @@ fn op(faults: bool) -> impl Strategy<Value = Op> {
         2 => (any::<usize>(), 0_usize..3, 0_usize..3)
             .prop_map(|(which, before, after)| Op::FreeAgain { which, before, after }),
         3 => (any::<usize>(), 1_usize..80).prop_map(|(which, more)| Op::Extend { which, more }),
+        3 => (any::<usize>(), 0_usize..80).prop_map(|(which, more)| Op::Relocate { which, more }),
         8 => (1_usize..18).prop_map(|pages| Op::CacheAlloc { pages }),
         8 => any::<usize>().prop_map(|which| Op::CacheFree { which }),
         1 => Just(Op::Flush),
@@ -194,11 +196,15 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
                     assert!(!possible || self.faults, "{op:?} was possible");
                     return;
                 };
+                // The heap may have reserved the space that follows.
+                self.sync();
+                let possible = self.model.free.has(page + pages, more as u64);
                 assert!(possible, "{op:?} was not possible");
                 self.model.free.remove(page + pages, more as u64);
                 self.got(run, page + pages, more as u64);
                 self.live[index].1 += more as u64;
             }
+            Op::Relocate { which, more } => self.relocate(which, more),
             Op::CacheAlloc { pages } => {
                 // SAFETY: this thread alone uses the cache, with this heap.
                 let run = unsafe { self.heap.alloc_cached(&self.cache, pages) };
@@ -269,6 +275,50 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
             }
             Op::Heal => self.heap.os().heal(),
         }
+    }
+
+    /// Moves a run to where it has `more` pages and room.
+    fn relocate(&mut self, which: usize, more: usize) {
+        let Some(index) = self.choose(which) else { return };
+        let (page, pages) = self.live[index];
+        let count = pages + more as u64;
+        let Some(to) = self.heap.alloc_roomy(count as usize, 1) else {
+            assert!(self.faults, "no memory for {count} pages");
+            return;
+        };
+        self.sync();
+        let target = (to.address / PAGE_BYTES) as u64;
+        self.model.free.remove(target, count);
+        let room = self.model.free.has(target + count, count);
+        assert!(room || self.faults || G::ADDRESS_BITS < 48, "{to:?} has no room");
+        if !self.real {
+            self.got(to, target, count);
+            self.live.push((target, count));
+            return;
+        }
+        assert_eq!(to.zeroed, self.model.hand_out(target, count), "{to:?}");
+        let from = page as usize * PAGE_BYTES;
+        let failures = self.heap.os().failures(Verb::Decommit);
+        // SAFETY: both runs are handed out, one of them just now, and have no spans.
+        assert!(unsafe { self.heap.relocate(from, to, pages as usize) });
+        self.model.free.add(page, pages);
+        // Large runs leave no memory behind, unless the source refuses to take it.
+        let refused = self.heap.os().failures(Verb::Decommit) > failures;
+        if to.zeroed && pages >= 512 && !refused {
+            (page..page + pages).for_each(|page| _ = self.model.touched.remove(&page));
+        }
+        for at in 0..count as usize {
+            for sample in SAMPLES {
+                let address = to.address + at * PAGE_BYTES + sample;
+                let word: *mut u64 = std::ptr::with_exposed_provenance_mut(address);
+                // SAFETY: the run is Ready and ours.
+                unsafe {
+                    assert!(at >= pages as usize || word.read() == !0, "{to:?} lost its contents");
+                    word.write(!0);
+                }
+            }
+        }
+        self.live[index] = (target, count);
     }
 
     /// Frees a free run again, a run that is partly free, and addresses that are nobody's.

@@ -57,6 +57,16 @@ unsafe impl<O: OsSource> OsSource for Cleaned<O> {
         unsafe { self.inner.guard(at, bytes) }
     }
 
+    unsafe fn relocate(
+        &self,
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.relocate(from, to, bytes) }
+    }
+
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.release(at, bytes)? };

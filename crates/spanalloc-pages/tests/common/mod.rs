@@ -259,6 +259,22 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
         Ok(())
     }
 
+    unsafe fn relocate(
+        &self,
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), OsError> {
+        let seen = self.seen.lock().unwrap();
+        for at in [from, to] {
+            for page in seen.pages(at, bytes).expect("metadata is never moved") {
+                assert!(seen.ready.contains(&page), "page {page:#x} is not Ready");
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.inner.relocate(from, to, bytes) }
+    }
+
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         let mut seen = self.seen.lock().unwrap();
         // SAFETY: the caller's promise.
