@@ -1,13 +1,19 @@
 #![doc = include_str!("../README.md")]
 
+pub mod build;
+pub mod bump;
+pub mod chart;
 pub mod clock;
-pub mod contender;
-#[cfg(feature = "peers")]
-mod peers;
+pub mod compare;
+pub mod contenders;
+pub mod locks;
+pub mod machine;
+pub mod markdown;
+pub mod preload;
 mod random;
-pub mod table;
-pub mod workload;
+pub mod results;
+pub mod rounds;
+pub mod worker;
+pub mod workloads;
 
-pub use contender::{Contender, Entry, contenders};
 pub use random::Random;
-pub use workload::{Plan, Session, Workload};

@@ -11,6 +11,7 @@ impl Random {
         Self(seed)
     }
 
+    #[inline]
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -20,6 +21,7 @@ impl Random {
     }
 
     /// A number below `bound`, which is not 0.
+    #[inline]
     pub fn below(&mut self, bound: u32) -> u32 {
         (((self.next() >> 32) * u64::from(bound)) >> 32) as u32
     }
@@ -27,10 +29,15 @@ impl Random {
     /// Any order of `0..count`.
     pub fn permutation(&mut self, count: u32) -> Vec<u32> {
         let mut order: Vec<u32> = (0..count).collect();
-        for index in (1..count).rev() {
-            order.swap(index as usize, self.below(index + 1) as usize);
-        }
+        self.shuffle(&mut order);
         order
+    }
+
+    /// Brings fewer than 2^32 values into any order.
+    pub fn shuffle<T>(&mut self, values: &mut [T]) {
+        for index in (1..values.len()).rev() {
+            values.swap(index, self.below(index as u32 + 1) as usize);
+        }
     }
 }
 
