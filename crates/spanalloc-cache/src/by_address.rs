@@ -25,7 +25,9 @@ pub enum Freed {
     Done,
     /// It is free, and its span has to be [rehomed](Cache::rehome).
     Rehome(SpanRef),
-    /// Nothing was done: it is not live, not of this thread's spans, or not of the class.
+    /// It is free, and its span has to be [delivered](Cache::deliver) to its owner.
+    Deliver(SpanRef),
+    /// Nothing was done: it is not live, not of such a span, or not of the class.
     Not,
 }
 
@@ -74,7 +76,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             if self.state.bin(span.class()).keep(span.slot(slot)) {
                 return Freed::Done;
             }
-            match span.count_free() {
+            match span.count_free(1) {
                 Put::Notify => Freed::Rehome(span),
                 _ => Freed::Done,
             }
@@ -132,6 +134,34 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     pub fn try_alloc_of(self, class: u8) -> Option<*mut u8> {
         // SAFETY: this thread uses the state (contract of `Cache::new`).
         unsafe { self.state.bin(class).pop() }
+    }
+
+    /// Frees a small object of a span that this thread does not own. Takes no lock.
+    ///
+    /// # Safety
+    /// As for [`try_free_unsized`](Self::try_free_unsized).
+    #[inline]
+    pub unsafe fn try_free_elsewhere(self, object: *mut u8) -> Freed {
+        let Ok((span, slot)) = Self::find(self.central, object.addr()) else { return Freed::Not };
+        if span.class() == LARGE || span.ownership().is(&self.state.owner.queue) {
+            return Freed::Not;
+        }
+        // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
+        match unsafe { span.mark(slot) } {
+            Marked::Done => Freed::Done,
+            Marked::Token => Freed::Deliver(span),
+            Marked::Twice => Freed::Not,
+        }
+    }
+
+    /// Brings a span to its owner. If not `may_lock`, what needs a lock is left to
+    /// [`Central::catch_up`].
+    ///
+    /// # Safety
+    /// [`Freed::Deliver`] gave the span to this thread.
+    pub unsafe fn deliver(central: &C, span: SpanRef, may_lock: bool) {
+        // SAFETY: the mark gave this thread the token.
+        unsafe { if may_lock { central.deliver(span) } else { central.deliver_or_defer(span) } }
     }
 
     /// Finds the place of a span of this thread whose number of used slots fell.

@@ -184,7 +184,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         let (object, zeroed) = self.alloc_known(layout);
         if !zeroed && !object.is_null() {
             // SAFETY: the object has at least this size.
-            unsafe { ptr::write_bytes(object, 0, layout.size()) };
+            unsafe { Self::fill_with_zeros(self.central, object, layout.size()) };
         }
         object
     }

@@ -4,10 +4,13 @@ use core::alloc::Layout;
 
 use spanalloc_central::{Central, LARGE, SpanRef};
 use spanalloc_os::Misuse;
-use spanalloc_pages::PAGE_BYTES;
+use spanalloc_pages::{PAGE_BYTES, Pages};
 
 use crate::cache::Cache;
 use crate::policy::Policy;
+
+/// Objects of at least this size may be zero in a better way than by writing zeros to them: 256 KB.
+const CLEARED_BYTES: usize = 256 << 10;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// Whole pages for `layout` and whether they are known to be zero; null if there are none.
@@ -71,6 +74,37 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             unsafe { self.put_guard(span) };
         }
         object_of(span)
+    }
+
+    /// Fills a new object with zeros.
+    ///
+    /// # Safety
+    /// The object has at least this size, and nobody else uses it. If it lies in pages of `central`, it
+    /// came from a cache over that.
+    #[inline]
+    pub unsafe fn fill_with_zeros(central: &C, object: *mut u8, size: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            if size < CLEARED_BYTES || !Self::clear_large(central, object) {
+                object.write_bytes(0, size);
+            }
+        }
+    }
+
+    /// Makes all of a large object read as zero, if there is a better way than to write zeros to it.
+    ///
+    /// # Safety
+    /// As for [`fill_with_zeros`](Self::fill_with_zeros).
+    #[cold]
+    #[inline(never)]
+    unsafe fn clear_large(central: &C, object: *mut u8) -> bool {
+        let address = object.addr();
+        let span = central.span_at(address);
+        // SAFETY: the pages are all the object's, which nobody else uses (contract).
+        span.is_some_and(|span| unsafe {
+            let whole = span.class() == LARGE && span.base() == address;
+            whole && central.heap().clear(address, usable_pages(span))
+        })
     }
 
     /// Whether a large object of `bytes` bytes has a guard.

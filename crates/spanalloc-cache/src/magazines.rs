@@ -3,6 +3,7 @@
 use core::cell::UnsafeCell;
 use core::ptr;
 
+use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, Put, SpanRef, class_facts};
 use spanalloc_os::Misuse;
 use spanalloc_sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -13,8 +14,10 @@ use crate::policy::Policy;
 
 /// The most objects a magazine holds.
 pub const MAGAZINE: usize = 64;
-/// The most bytes of one class that a magazine holds, beyond two objects.
+/// The most bytes of one class that a magazine holds, beyond [`LEAST`] objects.
 const MAGAZINE_BYTES: usize = 64 << 10;
+/// The least objects that a magazine of any class holds.
+const LEAST: usize = 4;
 
 /// A place in a bin's array of objects. An atomic only because statistics read it.
 #[derive(Debug)]
@@ -154,7 +157,7 @@ impl Keep for Magazines {
 
     fn begin(&self, bytes: usize) {
         if !self.is_in_use() {
-            let limit = (MAGAZINE_BYTES / bytes.max(1)).clamp(2, MAGAZINE);
+            let limit = (MAGAZINE_BYTES / bytes.max(1)).clamp(LEAST, MAGAZINE);
             self.limit.set(limit);
             self.freed_top.set(MAGAZINE);
             self.freed_end.set(MAGAZINE + limit);
@@ -264,25 +267,57 @@ unsafe fn empty<C: Central, P: Policy>(
     count: usize,
 ) {
     let facts = class_facts::<C::Table>(class);
-    let queue = &cache.state.owner.queue;
-    for index in 0..count {
-        // SAFETY: index < count (contract).
-        let address = unsafe { objects.add(index).read() }.addr();
-        let (span, slot) = Cache::<C, P>::locate(cache.central, class, facts, address);
-        if span.ownership().is(queue) {
-            // SAFETY: this thread owns the span, and nobody uses the slot (contract).
-            match unsafe { span.put(slot) } {
-                Put::Done => {}
-                Put::Notify => cache.rehome_slow(span),
-                Put::Twice => cache.central.die(Misuse::DoubleFree, address, facts.bytes as usize),
-            }
-        } else {
-            // SAFETY: nobody uses the slot (contract); it is not tiny, for tiny slots are only
-            // kept by the owner of their span.
-            let marked = unsafe { span.mark(slot) };
-            Cache::<C, P>::announce(cache.central, span, marked, address);
+    // SAFETY: index < count where this is called (contract).
+    let address = |index: usize| unsafe { objects.add(index).read() }.addr();
+    let mut index = 0;
+    let mut last = None;
+    while index < count {
+        // Neighbours were often freed one after the other: they need one look at the span map, and those
+        // of one word of the bitmap are given back at once.
+        let known = last.and_then(|span: SpanRef| Some((span, span.slot_at(address(index))?)));
+        let (span, slot) = known
+            .unwrap_or_else(|| Cache::<C, P>::locate(cache.central, class, facts, address(index)));
+        let (word, mut mask) = (slot / 64, 1_u64 << (slot % 64));
+        index += 1;
+        while index < count {
+            let next = span.slot_at(address(index)).filter(|slot| slot / 64 == word);
+            let Some(bit) = next.map(|slot| 1 << (slot % 64)).filter(|bit| mask & bit == 0) else {
+                break;
+            };
+            mask |= bit;
+            index += 1;
         }
+        last = give_back(cache, span, word, mask).then_some(span);
     }
+}
+
+/// Gives slots of one word of a span's bitmap back, which nobody uses. Whether the span is still there.
+fn give_back<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    span: SpanRef,
+    word: usize,
+    mask: u64,
+) -> bool {
+    let die =
+        |slot| -> ! { cache.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes()) };
+    if span.ownership().is(&cache.state.owner.queue) {
+        // SAFETY: this thread owns the span, and nobody uses the slots.
+        match unsafe { span.put_all(word, mask) } {
+            Ok(Put::Notify) => cache.rehome_slow(span),
+            Ok(_) => return true,
+            Err(slot) => die(slot),
+        }
+        return false;
+    }
+    // SAFETY: nobody uses the slots; they are not tiny, for tiny slots are only kept by the owner of
+    // their span.
+    match unsafe { span.mark_all(word, mask) } {
+        // SAFETY: the mark gave this thread the token.
+        Ok(Marked::Token) => unsafe { cache.central.deliver(span) },
+        Ok(_) => {}
+        Err(slot) => die(slot),
+    }
+    false
 }
 
 #[cfg(test)]
@@ -305,19 +340,21 @@ mod tests {
     fn a_bin_takes_up_to_its_limit_and_gives_the_newest_first_after_a_swap() {
         let bin = Magazines::new();
         bin.begin(MAGAZINE_BYTES);
-        let mut objects = [0u64; 3];
-        let [a, b, c] = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
+        let mut objects = [0u64; LEAST + 1];
+        let objects = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
+        let (kept, one_more) = (&objects[..LEAST], objects[LEAST]);
         // Each turn the magazines have changed places once more.
         for _ in 0..3 {
             // SAFETY: this thread is the bin's.
             unsafe {
-                assert!(bin.keep(a) && bin.keep(b) && !bin.keep(c));
+                assert!(kept.iter().all(|object| bin.keep(*object)) && !bin.keep(one_more));
                 assert_eq!(bin.pop(), None, "freed objects are not handed out before a swap");
-                assert_eq!((bin.loaded(), bin.freed()), (0, 2));
+                assert_eq!((bin.loaded(), bin.freed()), (0, LEAST));
                 bin.swap();
-                assert_eq!((bin.loaded(), bin.freed(), bin.zeroed()), (2, 0, false));
-                assert!(bin.keep(c));
-                assert_eq!((bin.pop(), bin.pop(), bin.pop()), (Some(b), Some(a), None));
+                assert_eq!((bin.loaded(), bin.freed(), bin.zeroed()), (LEAST, 0, false));
+                assert!(bin.keep(one_more));
+                assert!(kept.iter().rev().all(|object| bin.pop() == Some(*object)));
+                assert_eq!(bin.pop(), None);
                 bin.clear_freed();
             }
         }

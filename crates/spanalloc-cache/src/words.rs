@@ -249,7 +249,7 @@ impl Keep for Words {
                 cache.rehome_slow(span);
                 true
             }
-            Freed::Not => false,
+            Freed::Deliver(_) | Freed::Not => false,
         }
     }
 
@@ -291,7 +291,7 @@ fn give_back<C: Central, P: Policy<Bin = Words>>(cache: Cache<'_, C, P>, class: 
         // state.
         unsafe {
             let span = bin.newest(kept).span();
-            if span.count_free() == Put::Notify {
+            if span.count_free(1) == Put::Notify {
                 cache.rehome_slow(span);
             }
         }

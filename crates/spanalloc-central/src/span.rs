@@ -439,7 +439,7 @@ impl SpanRef {
     #[inline(always)]
     pub fn slot_of(self, address: usize) -> usize {
         let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
-        (self.offset_of(address) as u128 * u128::from(reciprocal) >> 64) as usize
+        ((self.offset_of(address) as u128 * u128::from(reciprocal)) >> 64) as usize
     }
 
     /// The slot that starts at `address`, which lies in the span; None if none does, and always for
@@ -515,16 +515,35 @@ impl SpanRef {
         }
         word.store(bits | mask, Ordering::Relaxed);
         // SAFETY: the caller is the holder (contract), and the slot was used.
-        unsafe { self.count_free() }
+        unsafe { self.count_free(1) }
     }
 
-    /// Counts a slot out of the used ones.
+    /// Gives the slots `mask` of a word of the bitmap back.
+    ///
+    /// # Errors
+    /// A slot that is free already; nothing was done then.
     ///
     /// # Safety
-    /// The caller is the holder and has set the slot's bit.
+    /// The caller is the holder, and nobody uses the slots.
     #[inline(always)]
-    pub unsafe fn count_free(self) -> Put {
-        let left = self.head().left.load(Ordering::Relaxed).wrapping_sub(1);
+    pub unsafe fn put_all(self, word: usize, mask: u64) -> Result<Put, usize> {
+        let free = self.free_word(word);
+        let bits = free.load(Ordering::Relaxed);
+        if bits & mask != 0 {
+            return Err(word * 64 + (bits & mask).trailing_zeros() as usize);
+        }
+        free.store(bits | mask, Ordering::Relaxed);
+        // SAFETY: the caller is the holder (contract), and the slots were used.
+        Ok(unsafe { self.count_free(mask.count_ones()) })
+    }
+
+    /// Counts slots out of the used ones.
+    ///
+    /// # Safety
+    /// The caller is the holder and has set the bits of so many used slots.
+    #[inline(always)]
+    pub unsafe fn count_free(self, slots: u32) -> Put {
+        let left = self.head().left.load(Ordering::Relaxed).wrapping_sub(slots as u16);
         self.head().left.store(left, Ordering::Relaxed);
         if left as i16 <= 0 { Put::Notify } else { Put::Done }
     }

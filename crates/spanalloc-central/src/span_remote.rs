@@ -23,18 +23,37 @@ impl SpanRef {
     /// Nobody uses the slot any more; the span is not tiny.
     #[inline]
     pub unsafe fn mark(self, slot: usize) -> Marked {
-        debug_assert!(self.class() != TINY && slot < self.slots());
-        let mask = 1 << (slot % 64);
-        // The holder cleared this bit before the object was handed out, and sets it only when the
-        // object is freed: whoever frees it now sees it clear, unless it is free already.
-        if self.free_word(slot / 64).load(Ordering::Relaxed) & mask != 0 {
-            return Marked::Twice;
+        debug_assert!(slot < self.slots());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.mark_all(slot / 64, 1 << (slot % 64)) }.unwrap_or(Marked::Twice)
+    }
+
+    /// Marks the slots `mask` of a word of the bitmap, at least one, as freed by a thread that is not
+    /// the holder.
+    ///
+    /// # Errors
+    /// A slot that was freed already. Of the others some may be marked then.
+    ///
+    /// # Safety
+    /// As for [`mark`](Self::mark), of each of the slots.
+    #[inline]
+    pub unsafe fn mark_all(self, word: usize, mask: u64) -> Result<Marked, usize> {
+        debug_assert!(self.class() != TINY && mask != 0);
+        // SAFETY: the span has these slots, so the word exists.
+        let remote = unsafe { self.remote_word(word) };
+        // The holder cleared these bits before the objects were handed out, and sets them only when
+        // they are freed: whoever frees them now sees them clear, unless they are free already.
+        let free = self.free_word(word).load(Ordering::Relaxed);
+        let twice = (free | remote.load(Ordering::Relaxed)) & mask;
+        if twice != 0 {
+            return Err(word * 64 + twice.trailing_zeros() as usize);
         }
-        // SAFETY: slot < slots, so the word exists.
-        let word = unsafe { self.remote_word(slot / 64) };
-        let marked = self.shared().balance.mark(word, mask, 1);
+        let marked = self.shared().balance.mark(remote, mask, mask.count_ones());
         self.say_marked();
-        marked
+        match marked {
+            Marked::Twice => Err(word * 64 + mask.trailing_zeros() as usize),
+            other => Ok(other),
+        }
     }
 
     /// Whether some slot may be marked.
@@ -205,6 +224,20 @@ mod tests {
     fn fold(span: SpanRef) -> Option<usize> {
         // SAFETY: the test is the holder, and has the token that a mark gave it.
         unsafe { span.fold() }
+    }
+
+    #[test]
+    fn slots_of_a_word_are_marked_together() {
+        let span = taken(7, 130);
+        // SAFETY: the test uses no slot, and is holder and freer in one.
+        let mark_all = |word, mask| unsafe { span.mark_all(word, mask) };
+        assert!(!span.may_be_marked());
+        assert_eq!(mark_all(1, 0b111), Ok(Marked::Token));
+        assert!(span.may_be_marked());
+        assert_eq!((mark_all(2, 0b11), mark_all(1, 0b1100)), (Ok(Marked::Done), Err(66)));
+        assert_eq!((span.unfolded(), fold(span), span.used()), (5, None, 125));
+        assert!(!span.may_be_marked());
+        assert_eq!((mark_all(1, 0b1010), mark_all(2, 1)), (Err(65), Err(128)));
     }
 
     #[test]

@@ -165,6 +165,21 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
         unsafe { self.inner.guard(at, bytes) }
     }
 
+    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.unguard(at, bytes) }
+    }
+
+    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.clear(at, bytes) }
+    }
+
+    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.expect_use(at, bytes) }
+    }
+
     unsafe fn relocate(
         &self,
         from: NonNull<u8>,

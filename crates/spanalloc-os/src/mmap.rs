@@ -16,7 +16,10 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// | `reserve`  | `mmap` without rights, trimmed to align   | the same                         |
 /// | `commit`   | `mprotect` to read and write              | the same                         |
 /// | `decommit` | `madvise(MADV_DONTNEED)`; if that is refused (locked memory), a new mapping without rights over the old | the new mapping |
-/// | `guard`    | `mprotect` to no rights                   | the same                         |
+/// | `guard`    | `madvise(MADV_GUARD_INSTALL)` (6.13); if that is refused, `mprotect` to no rights | the latter |
+/// | `unguard`  | `madvise(MADV_GUARD_REMOVE)`, and `mprotect` if guards were made by that | the latter |
+/// | `clear`    | `madvise(MADV_DONTNEED)`, if little of the range is in memory | - |
+/// | `expect_use` | `madvise(MADV_HUGEPAGE)`                | -                                |
 /// | `relocate` | `mremap`; as long as the kernel can (5.7 and later), and never refused | - |
 /// | `release`  | `munmap`                                  | the same                         |
 ///
@@ -39,6 +42,10 @@ pub struct Mmap {
     locks: AtomicBool,
     /// Whether memory can be moved: [`UNKNOWN`], [`YES`] or [`NO`].
     relocates: AtomicU8,
+    /// How guards are made: [`UNKNOWN`], [`YES`] for without changing rights, [`NO`] for by rights.
+    marks: AtomicU8,
+    /// Whether any guard was made by rights.
+    forbids: AtomicBool,
 }
 
 /// How far below the program's other mappings the first arena lies: 1 TB. The arenas that follow lie
@@ -46,11 +53,14 @@ pub struct Mmap {
 /// are used first, are those that were used before.
 const ROOM_ABOVE: Option<usize> = 1_usize.checked_shl(40);
 
-/// Nobody tried to move memory yet.
+/// Ranges shorter than this are cleared by writing zeros: 256 KB.
+const CLEARED_BYTES: usize = 256 << 10;
+
+/// Nobody tried yet.
 const UNKNOWN: u8 = 0;
-/// The kernel moves memory.
+/// The kernel can.
 const YES: u8 = 1;
-/// The kernel cannot, or refused once.
+/// The kernel cannot, or refused.
 const NO: u8 = 2;
 
 impl Mmap {
@@ -60,6 +70,8 @@ impl Mmap {
             page_bytes: AtomicUsize::new(0),
             locks: AtomicBool::new(false),
             relocates: AtomicU8::new(UNKNOWN),
+            marks: AtomicU8::new(UNKNOWN),
+            forbids: AtomicBool::new(false),
         }
     }
 
@@ -206,9 +218,54 @@ unsafe impl OsSource for Mmap {
     }
 
     unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if self.marks.load(Ordering::Relaxed) != NO {
+            // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
+            let done = unsafe { system::mark(at, bytes) };
+            if self.marks.load(Ordering::Relaxed) == UNKNOWN {
+                self.marks.store(if done { YES } else { NO }, Ordering::Relaxed);
+            }
+            if done {
+                return Ok(());
+            }
+        }
         // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
         let done = unsafe { system::forbid(at, bytes) };
+        if done {
+            self.forbids.store(true, Ordering::Relaxed);
+        }
         if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        let mut done = true;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        if self.marks.load(Ordering::Relaxed) == YES {
+            // SAFETY: the pages are ours, by the caller's promise.
+            done = unsafe { system::unmark(at, bytes) };
+        }
+        // Relaxed: whoever unguards a page knows of its guard, and so of how it was made.
+        if done && self.forbids.load(Ordering::Relaxed) {
+            // SAFETY: as above.
+            done = unsafe { system::allow(at, bytes) };
+        }
+        if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the pages are ours and nobody else uses them, by the caller's promise.
+        let cleared = unsafe {
+            bytes >= CLEARED_BYTES
+                && system::is_sparse(at, bytes, self.page_bytes())
+                && system::discard(at, bytes)
+        };
+        if cleared { Ok(()) } else { Err(OsError::Unsupported) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
+        system::prefer_huge_pages(at, bytes);
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -60,7 +60,7 @@ impl Request {
 /// | None       | not ours  | -                             | `reserve` -> Reserved                     |
 /// | Reserved   | ours      | may not be touched            | `commit` -> Ready, `release` -> None      |
 /// | Ready      | ours      | readable and writable         | `decommit` -> Decommitted, `guard` -> Guarded, `release` -> None |
-/// | Guarded    | ours      | ends who touches it           | `commit` -> Ready, `release` -> None      |
+/// | Guarded    | ours      | ends who touches it           | `unguard` -> Ready, `release` -> None     |
 /// | Decommitted| ours      | may not be touched; given back| `commit` -> Ready, `release` -> None      |
 ///
 /// Memory that becomes Ready reads as zero, whether it comes from Reserved or from Decommitted; from
@@ -108,8 +108,7 @@ pub unsafe trait OsSource {
     /// `bytes` bytes from `at` are whole Ready OS pages of this source, and nobody uses them.
     unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError>;
 
-    /// Ready -> Guarded: touching the range ends the process, until it is committed again. Its contents
-    /// are lost or not.
+    /// Ready -> Guarded: touching the range ends the process. Its contents are lost or not.
     ///
     /// # Errors
     /// [`OsError::Unsupported`] from a source that cannot, which is what a source does that says
@@ -121,6 +120,37 @@ pub unsafe trait OsSource {
     unsafe fn guard(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
         Err(OsError::Unsupported)
     }
+
+    /// Guarded -> Ready, with any contents.
+    ///
+    /// # Errors
+    /// [`OsError::OutOfMemory`] when the system refuses; the range is then still Guarded.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole Guarded OS pages of this source.
+    unsafe fn unguard(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+        Err(OsError::Unsupported)
+    }
+
+    /// Makes Ready memory read as zero, where there is a better way than to write zeros to all of it.
+    ///
+    /// # Errors
+    /// [`OsError::Unsupported`] where there is none, or none is known; its contents are then as they
+    /// were.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole Ready OS pages of this source, and nobody else uses them.
+    unsafe fn clear(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+        Err(OsError::Unsupported)
+    }
+
+    /// Says that a Ready range will soon be written to from end to end, so that the system may fill it
+    /// with large pages as soon as it is touched. A source is free to ignore it, and does so unless it
+    /// says more.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole Ready OS pages of this source.
+    unsafe fn expect_use(&self, _at: NonNull<u8>, _bytes: usize) {}
 
     /// Moves the memory of one Ready range to another without copying it: `to` has the contents of
     /// `from` then, and `from` reads as zero. What `to` held is lost.
@@ -184,6 +214,21 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).guard(at, bytes) }
+    }
+
+    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).unguard(at, bytes) }
+    }
+
+    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).clear(at, bytes) }
+    }
+
+    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).expect_use(at, bytes) }
     }
 
     unsafe fn relocate(

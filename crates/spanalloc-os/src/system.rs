@@ -190,6 +190,59 @@ pub(crate) fn unlock(at: NonNull<u8>, bytes: usize) {
     errno::keep(|| unsafe { libc::munlock(at.as_ptr().cast(), bytes) });
 }
 
+/// Makes pages such that whoever touches them gets a fault, and leaves their rights and mapping as they
+/// are (Linux 6.13). Their memory is lost.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours, and nobody uses them.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) unsafe fn mark(at: NonNull<u8>, bytes: usize) -> bool {
+    /// `MADV_GUARD_INSTALL`, which not every C library names.
+    const INSTALL: c_int = 102;
+    // SAFETY: the contents are the caller's to lose.
+    errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, INSTALL) == 0 })
+}
+
+/// Undoes [`mark`].
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) unsafe fn unmark(at: NonNull<u8>, bytes: usize) -> bool {
+    /// `MADV_GUARD_REMOVE`, which not every C library names.
+    const REMOVE: c_int = 103;
+    // SAFETY: pages that are not marked stay as they are.
+    errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, REMOVE) == 0 })
+}
+
+/// Whether, of a few pages here and there in a range, most are not in memory. No if the kernel does not
+/// say.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) unsafe fn is_sparse(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
+    const LOOKS: usize = 8;
+    let step = bytes / LOOKS;
+    let there = |look: &usize| {
+        let place = (look * step + step / 2) & !(page - 1);
+        let mut there = 1_u8;
+        // SAFETY: the place is a page of the range, and one byte is written to.
+        let answer = errno::keep(|| unsafe {
+            libc::syscall(libc::SYS_mincore, at.as_ptr().add(place), page, &raw mut there)
+        });
+        answer != 0 || there & 1 == 1
+    };
+    (0..LOOKS).filter(there).count() <= LOOKS / 4
+}
+
+/// Asks for huge pages where they fit. Nothing depends on the answer.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn prefer_huge_pages(at: NonNull<u8>, bytes: usize) {
+    // SAFETY: how memory is filled in changes no contents.
+    errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) });
+}
+
 /// Whether the kernel knows how to move memory and to keep the addresses it leaves (Linux 5.7).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn can_relocate(page: usize) -> bool {

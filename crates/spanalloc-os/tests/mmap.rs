@@ -95,20 +95,63 @@ fn locked_memory_is_decommitted_too() {
     }
 }
 
+/// Whether a byte may be read: the kernel copies it, or says that it cannot.
+fn readable(at: NonNull<u8>) -> bool {
+    let mut byte = 0_u8;
+    let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let remote = libc::iovec { iov_base: at.as_ptr().cast(), iov_len: 1 };
+    // SAFETY: one byte is written, to `byte`.
+    unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) == 1 }
+}
+
 #[test]
-fn a_guard_has_no_rights_until_it_is_committed_again() {
+fn a_guard_is_no_memory_until_it_is_taken_away() {
     let os = Cleaned::new(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(4 * page, page)).unwrap();
     // SAFETY: reserved above and used by this test alone.
     unsafe {
         os.commit(at, 4 * page).unwrap();
+        at.write_bytes(1, 4 * page);
         let third = at.add(2 * page);
+        for _ in 0..3 {
+            os.guard(third, page).unwrap();
+            assert_eq!(
+                [readable(at), readable(third), readable(at.add(3 * page))],
+                [true, false, true]
+            );
+            os.unguard(third, page).unwrap();
+            third.write_bytes(7, page);
+        }
+        // What cannot be marked loses its rights instead.
+        assert_eq!(libc::mlock(third.as_ptr().cast(), page), 0);
         os.guard(third, page).unwrap();
-        assert_eq!([rights(at), rights(third), rights(at.add(3 * page))], ["rw-p", "---p", "rw-p"]);
-        os.commit(third, page).unwrap();
-        assert_eq!(rights(third), "rw-p");
+        assert!(!readable(third));
+        os.unguard(third, page).unwrap();
         third.write_bytes(7, page);
+        assert_eq!((at.read(), at.add(3 * page).read()), (1, 1));
+    }
+}
+
+#[test]
+fn what_is_hardly_in_memory_is_cleared_by_giving_it_back() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let at = os.reserve(request(256 * page, page)).unwrap();
+    // SAFETY: reserved above and used by this test alone.
+    unsafe {
+        os.commit(at, 256 * page).unwrap();
+        at.write(1);
+        at.add(255 * page).write(1);
+        os.clear(at, 256 * page).expect("two pages of 256 are there");
+        assert_eq!((at.read(), at.add(255 * page).read()), (0, 0));
+        at.write_bytes(1, 256 * page);
+        assert_eq!(os.clear(at, 256 * page), Err(OsError::Unsupported), "all of it is there");
+        assert!((0..256 * page).all(|byte| at.add(byte).read() == 1));
+        let small = 16 * page;
+        os.decommit(at, small).unwrap();
+        os.commit(at, small).unwrap();
+        assert_eq!(os.clear(at, small), Err(OsError::Unsupported), "not worth a call");
     }
 }
 

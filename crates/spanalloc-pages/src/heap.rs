@@ -6,7 +6,7 @@ use spanalloc_sync::atomic::Ordering;
 use spanalloc_sync::{Counter, Lock, rank, spin_pause};
 
 use crate::chunk::segments;
-use crate::held::{Held, State, address_of, page_of};
+use crate::held::{Held, State, Use, address_of, page_of};
 use crate::metadata::Metadata;
 use crate::page_cache::PageCache;
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
@@ -14,6 +14,8 @@ use crate::slot::Slot;
 
 /// The most guards: each costs the system two mappings, of which Linux gives a process 65,530.
 const MOST_GUARDS: usize = 16 << 10;
+/// A run that grows from so many pages (1 MB) is taken to be filled soon.
+const DENSE_PAGES: usize = 128;
 /// How often the lock is tried for the last words of a process.
 const LAST_LOOKS: u32 = 1000;
 /// The most pages that become metadata at once.
@@ -82,8 +84,8 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     }
 
     /// Takes a run from the heap itself.
-    pub(crate) fn alloc_run(&self, pages: usize, align_pages: usize) -> Option<Run> {
-        Self::is_sound(pages, align_pages).then(|| self.hold().alloc(pages, align_pages))?
+    pub(crate) fn alloc_run(&self, pages: usize, align: usize, usage: Use) -> Option<Run> {
+        Self::is_sound(pages, align).then(|| self.hold().alloc(pages, align, usage))?
     }
 
     /// Whether a run could have so many pages and be aligned to so many.
@@ -108,8 +110,8 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         let plenty = self.stats().pages_free / 32;
         let align = layout.align().div_ceil(PAGE_BYTES);
         let run = self
-            .alloc_run(need.max(plenty.min(METADATA_PAGES)), align)
-            .or_else(|| self.alloc_run(need, align))?;
+            .alloc_run(need.max(plenty.min(METADATA_PAGES)), align, Use::Any)
+            .or_else(|| self.alloc_run(need, align, Use::Any))?;
         let bytes = run.pages << PAGE_SHIFT;
         let start = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(run.address))?;
         if !run.zeroed {
@@ -130,7 +132,7 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
     type Wait = O::Wait;
 
     fn alloc(&self, pages: usize, align_pages: usize) -> Option<Run> {
-        self.alloc_run(pages, align_pages)
+        self.alloc_run(pages, align_pages, Use::Any)
     }
 
     #[inline]
@@ -168,7 +170,9 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         if !held.all_free(page_of(next), more) && !held.grow_behind(page_of(next), more) {
             return None;
         }
-        held.take(page_of(next), more)
+        // What grows was filled before.
+        let usage = if pages >= DENSE_PAGES { Use::Dense } else { Use::Any };
+        held.take(page_of(next), more, usage)
     }
 
     fn alloc_roomy(&self, pages: usize, align_pages: usize) -> Option<Run> {
@@ -177,12 +181,20 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         }
         let mut held = self.hold();
         held.alloc_roomy(pages, align_pages, Self::MOST_PAGES)
-            .or_else(|| held.alloc(pages, align_pages))
+            .or_else(|| held.alloc(pages, align_pages, Use::Dense))
     }
 
     unsafe fn relocate(&self, from: usize, to: Run, pages: usize) -> bool {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.relocate_run(from, to, pages) }
+    }
+
+    unsafe fn clear(&self, address: usize, pages: usize) -> bool {
+        let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
+        let whole = self.os.page_bytes() <= PAGE_BYTES;
+        // SAFETY: pages that were handed out are Ready, of this source, and whole OS pages; nobody else
+        // uses them (contract).
+        memory.is_some_and(|at| whole && unsafe { self.os.clear(at, pages << PAGE_SHIFT) }.is_ok())
     }
 
     unsafe fn guard(&self, address: usize) -> bool {
@@ -200,7 +212,7 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
         // SAFETY: the guard is a page of this source, and whole OS pages.
         let done =
-            memory.is_some_and(|memory| unsafe { self.os.commit(memory, PAGE_BYTES) }.is_ok());
+            memory.is_some_and(|memory| unsafe { self.os.unguard(memory, PAGE_BYTES) }.is_ok());
         self.guards.sub(usize::from(done));
         done
     }

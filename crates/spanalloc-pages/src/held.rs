@@ -1,3 +1,5 @@
+use core::ptr::{self, NonNull};
+
 use spanalloc_os::{Geometry, OsSource};
 use spanalloc_sync::{LockGuard, rank};
 
@@ -11,6 +13,18 @@ use crate::tree::{Fit, Tree};
 
 /// Pages that are committed together: 2 MB.
 const COMMIT_PAGES: u64 = 256;
+
+/// From so many Ready pages on (16 MB), memory that will be filled may be so by huge pages.
+const LARGE_HEAP_PAGES: usize = 2048;
+
+/// What is known of how a run will be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Nothing.
+    Any,
+    /// From end to end, before long.
+    Dense,
+}
 
 /// What the heap's lock guards, besides the chunks in the arena slots.
 #[derive(Debug)]
@@ -154,19 +168,19 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     }
 
     /// Takes `pages` pages of which the first is a multiple of `align`.
-    pub(crate) fn alloc(&mut self, pages: usize, align: usize) -> Option<Run> {
+    pub(crate) fn alloc(&mut self, pages: usize, align: usize, usage: Use) -> Option<Run> {
         // A run that much longer has an aligned part that is long enough; the rest stays free.
         let around = pages.checked_add(align - 1)?;
         let found = self.find_or_grow(around)?;
         let below = align as u64 - 1;
         let page = found.checked_add(below)? & !below;
-        self.take(page, pages)
+        self.take(page, pages, usage)
     }
 
     /// Makes free pages Ready and takes them. None if the memory was refused; the pages are still
     /// free then.
-    pub(crate) fn take(&mut self, page: u64, pages: usize) -> Option<Run> {
-        if !self.commit(page, pages) {
+    pub(crate) fn take(&mut self, page: u64, pages: usize, usage: Use) -> Option<Run> {
+        if !self.commit(page, pages, usage) {
             return None;
         }
         let mut zeroed = true;
@@ -251,7 +265,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         let free = self.chunk(index)?.free.word(word);
         let first = free.trailing_zeros();
         let last = 63_u32.checked_sub(free.leading_zeros())?;
-        if !self.commit(base + u64::from(first), (last - first + 1) as usize) {
+        if !self.commit(base + u64::from(first), (last - first + 1) as usize, Use::Dense) {
             return None;
         }
         let chunk = self.chunk(index)?;
@@ -266,26 +280,47 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
 
     /// Makes the pages of a run Ready, as far as they are not.
     #[inline]
-    fn commit(&mut self, page: u64, pages: usize) -> bool {
+    fn commit(&mut self, page: u64, pages: usize, usage: Use) -> bool {
         let ready = segments(page, pages as u64).all(|segment| {
             self.chunk(segment.chunk).is_some_and(|chunk| {
                 let others = chunk.ours.without(&chunk.ready);
                 !others.any(segment.from, segment.count)
             })
         });
-        ready || self.commit_slow(page, pages)
+        ready || self.commit_slow(page, pages, usage)
     }
 
     /// Commits all of the 2 MB steps that a run touches, as far as they are ours and not Ready; if
     /// that is refused, only the OS pages it touches.
     #[cold]
     #[inline(never)]
-    fn commit_slow(&mut self, page: u64, pages: usize) -> bool {
+    fn commit_slow(&mut self, page: u64, pages: usize, usage: Use) -> bool {
         let os_page = (self.heap.os().page_bytes() as u64 >> PAGE_SHIFT).max(1);
         let end = page + pages as u64;
-        [COMMIT_PAGES.max(os_page), os_page]
-            .into_iter()
-            .any(|step| self.commit_range(page & !(step - 1), (end + step - 1) & !(step - 1)))
+        let around = |step: u64| (page & !(step - 1), (end + step - 1) & !(step - 1));
+        let (low, high) = around(COMMIT_PAGES.max(os_page));
+        if !self.commit_range(low, high) {
+            let (low, high) = around(os_page);
+            return self.commit_range(low, high);
+        }
+        let memory = NonNull::new(ptr::with_exposed_provenance_mut(address_of(low)));
+        if let (Use::Dense, Some(memory)) = (usage, memory) {
+            let whole = self.all_ready(low, high);
+            if whole && self.state.ready >= LARGE_HEAP_PAGES {
+                let bytes = ((high - low) as usize) << PAGE_SHIFT;
+                // SAFETY: the pages are ours and Ready, and whole OS pages.
+                unsafe { self.heap.os().expect_use(memory, bytes) };
+            }
+        }
+        true
+    }
+
+    /// Whether every page of `low .. high` is Ready.
+    fn all_ready(&mut self, low: u64, high: u64) -> bool {
+        segments(low, high - low).all(|segment| {
+            self.chunk(segment.chunk)
+                .is_some_and(|chunk| chunk.ready.all(segment.from, segment.count))
+        })
     }
 
     /// Commits every page of `low .. high` that is ours and not Ready.
@@ -294,8 +329,8 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         while let Some(from) = self.next_to_commit(at, high, true) {
             let to = self.next_to_commit(from, high, false).unwrap_or(high);
             let pages = (to - from) as usize;
-            let memory = core::ptr::with_exposed_provenance_mut(address_of(from));
-            let Some(memory) = core::ptr::NonNull::new(memory) else { return false };
+            let memory = ptr::with_exposed_provenance_mut(address_of(from));
+            let Some(memory) = NonNull::new(memory) else { return false };
             // SAFETY: the pages are ours, so they lie in ranges that this source reserved, whose
             // provenance is exposed. Pages become ours, Ready and Decommitted by whole OS pages.
             if unsafe { self.heap.os().commit(memory, pages << PAGE_SHIFT) }.is_err() {

@@ -3,7 +3,7 @@ use spanalloc_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::bitmap::{low_ones, runs_of};
 use crate::heap::PageHeap;
-use crate::held::address_of;
+use crate::held::{Use, address_of};
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, Run};
 
 /// Pages of the largest run that is served from a page cache.
@@ -96,7 +96,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     #[inline]
     pub(crate) unsafe fn take_cached(&self, cache: &PageCache, pages: usize) -> Option<Run> {
         if pages == 0 || pages > CACHED_PAGES {
-            return self.alloc_run(pages, 1);
+            return self.alloc_run(pages, 1, Use::Dense);
         }
         match cache.take(pages) {
             Some(run) => Some(run),
@@ -121,7 +121,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         }
         let page = held.find_or_grow(pages)?;
         if page % 64 + pages as u64 > 64 {
-            return held.take(page, pages);
+            return held.take(page, pages, Use::Dense);
         }
         let (free, zero, ours) = held.take_block(page)?;
         cache.base.store(address_of(page & !63), Ordering::Relaxed);

@@ -181,6 +181,15 @@ pub unsafe trait Pages {
         true
     }
 
+    /// Makes pages read as zero if there is a better way than to write zeros to all of them. False if
+    /// there is none; they are then as they were.
+    ///
+    /// # Safety
+    /// The pages were handed out by this heap, and nobody else uses them.
+    unsafe fn clear(&self, _address: usize, _pages: usize) -> bool {
+        false
+    }
+
     /// Makes a page such that whoever touches it ends with a fault. False if the source cannot, the
     /// system refuses, or there are thousands of guards already.
     ///
@@ -277,6 +286,11 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn relocate(&self, from: usize, to: Run, pages: usize) -> bool {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).relocate(from, to, pages) }
+    }
+
+    unsafe fn clear(&self, address: usize, pages: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).clear(address, pages) }
     }
 
     unsafe fn guard(&self, address: usize) -> bool {

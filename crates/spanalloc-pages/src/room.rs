@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use spanalloc_os::{Geometry, OsError, OsSource};
 
 use crate::heap::PageHeap;
-use crate::held::{Held, page_of};
+use crate::held::{Held, Use, page_of};
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, Run, copy_pages};
 
 /// A run with room comes to lie in a free run this many times as long as itself.
@@ -36,7 +36,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         }
         let found = self.find_or_grow(usize::try_from(all).ok()?)?;
         let page = (found + room / BEFORE).checked_next_multiple_of(align)?;
-        self.take(page, pages)
+        self.take(page, pages, Use::Dense)
     }
 }
 

@@ -194,3 +194,17 @@ fn a_descriptor_can_be_cut_again() {
     assert_eq!(take(first, 5), (vec![0, 1], true));
     assert_eq!(put(first, 1), Put::Done);
 }
+
+#[test]
+fn slots_of_a_word_are_given_back_together_or_not_at_all() {
+    let span = span(CLASS, 16, 130, false);
+    take(span, 130);
+    span.set_notify(100);
+    // SAFETY: the test is the holder and uses no slot.
+    let put_all = |word, mask| unsafe { span.put_all(word, mask) };
+    assert_eq!((put_all(0, 0b1011), span.used()), (Ok(Put::Done), 127));
+    assert_eq!((put_all(0, 0b1100), span.used()), (Err(3), 127));
+    assert_eq!((put_all(1, 1 << 63), put_all(2, 0b11)), (Ok(Put::Done), Ok(Put::Done)));
+    assert_eq!((put_all(0, 0xff << 8), put_all(1, 0xffff)), (Ok(Put::Done), Ok(Put::Notify)));
+    assert_eq!((span.used(), take(span, 4).0), (100, vec![0, 1, 3, 8]));
+}

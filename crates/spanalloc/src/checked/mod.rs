@@ -215,7 +215,7 @@ pub fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
     let (object, zeroed) = at_hand.unwrap_or_else(|| alloc_known_any(size, align));
     if !zeroed && !object.is_null() {
         // SAFETY: the object has at least this size and is this caller's.
-        unsafe { object.write_bytes(0, size) };
+        unsafe { Cache::fill_with_zeros(Checked::central(), object, size) };
     }
     object
 }
@@ -278,12 +278,25 @@ fn free_fast(try_free: impl FnOnce(Cache) -> Freed) -> bool {
     fast.leave();
     match freed {
         Freed::Done => true,
+        Freed::Not => false,
         Freed::Rehome(span) => {
             rehome_slow(span);
             true
         }
-        Freed::Not => false,
+        Freed::Deliver(span) => {
+            deliver_slow(span);
+            true
+        }
     }
+}
+
+/// Brings a span to its owner.
+#[cold]
+#[inline(never)]
+fn deliver_slow(span: SpanRef) {
+    let entry = Entry::find();
+    // SAFETY: the span came with `Freed::Deliver`.
+    unsafe { Cache::deliver(Checked::central(), span, !matches!(entry, Entry::Shelter)) };
 }
 
 /// Finds the place of a span whose number of used slots fell. If that cannot be now, the cache will.
@@ -308,6 +321,9 @@ unsafe fn free_slow(object: *mut u8) {
     }
     // SAFETY: the caller's promise is passed on.
     let freed = unsafe {
+        if free_fast(|cache| cache.try_free_elsewhere(object)) {
+            return;
+        }
         match Entry::find() {
             Entry::Own(cache, _inside) => {
                 Checked::central().catch_up();
