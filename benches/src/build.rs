@@ -41,6 +41,8 @@ pub fn messages(arguments: &[&str]) -> Result<Vec<Value>, String> {
     let mut command = Command::new(cargo());
     command.args(["build", "--message-format=json-render-diagnostics"]);
     command.args(["--manifest-path", MANIFEST, "--profile", &profile()?]);
+    // Else the end of what a failed build says is where it failed, and not why.
+    command.env("RUST_BACKTRACE", "0");
     let output = command.args(arguments).output();
     let output = output.map_err(|error| format!("Cargo does not run: {error}"))?;
     if !output.status.success() {

@@ -87,3 +87,46 @@ fn new_chunk(bytes: usize) -> *mut u8 {
         Err(_) => ptr::null_mut(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::alloc::{GlobalAlloc, Layout};
+
+    use super::{Bump, CHUNK_BYTES, RING_BYTES, in_ring};
+
+    fn allocate(size: usize, align: usize) -> usize {
+        let layout = Layout::from_size_align(size, align).expect("a layout");
+        // SAFETY: the size is not 0. The bytes written lie in the object.
+        unsafe {
+            let object = Bump.alloc(layout);
+            object.write_bytes(1, size);
+            object.addr()
+        }
+    }
+
+    #[test]
+    fn objects_are_aligned_and_do_not_overlap() {
+        let mut objects = Vec::new();
+        for index in 0..2 * CHUNK_BYTES / 100 {
+            let (size, align) = (1 + index % 200, 1 << (index % 9));
+            let start = allocate(size, align);
+            assert_eq!(start % align, 0);
+            objects.push((start, start + size));
+        }
+        let large = allocate(CHUNK_BYTES + 1, 64);
+        objects.push((large, large + CHUNK_BYTES + 1));
+        objects.sort_unstable();
+        assert!(objects.windows(2).all(|pair| pair[0].1 <= pair[1].0));
+    }
+
+    #[test]
+    fn a_ring_uses_its_memory_again_and_leaves_the_chunk_alone() {
+        let before = allocate(8, 8);
+        in_ring(|| {
+            let first = allocate(64, 8);
+            let used = |_| allocate(64, 8).wrapping_sub(first);
+            assert!((0..4 * RING_BYTES / 64).map(used).all(|offset| offset < RING_BYTES));
+        });
+        assert_eq!(allocate(8, 8), before + 8);
+    }
+}

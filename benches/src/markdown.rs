@@ -115,12 +115,12 @@ fn losses(results: &Results, measure: Measure) -> String {
             Some(format!("- {}: {times:.2} x {name} ({mine} against {its})\n", row.workload))
         };
         let lines: Vec<String> = results.rows.iter().filter_map(lost).collect();
+        let end = if lines.is_empty() { "." } else { ":\n\n" };
         text += &format!(
-            "{own} is above {LOSS:.2} x the best peer in {} of {} rows{}\n\n{}\n",
+            "{own} is above {LOSS:.2} x the best peer in {} of {} rows{end}{}\n\n",
             lines.len(),
             results.rows.len(),
-            if lines.is_empty() { "." } else { ":" },
-            lines.concat()
+            lines.concat().trim_end()
         );
     }
     text

@@ -28,6 +28,8 @@ fn programs_run_and_those_that_are_absent_are_told_of() {
         assert!(sample.nanoseconds > 100_000.0 && sample.peak_rss_bytes > 500_000, "{sample:?}");
     }
     assert!(EVERYWHERE.iter().all(|name| results.rows.iter().any(|row| row.workload == *name)));
+    let required = std::env::var_os("SPANALLOC_REQUIRE_PROGRAMS").is_some();
+    assert!(!required || results.skipped.is_empty(), "{said}");
     for skipped in &results.skipped {
         assert!(skipped.reason.contains("not on this system"), "{said}");
         assert!(said.contains(&format!("SKIPPED: {}", skipped.name)), "{said}");

@@ -116,10 +116,11 @@ impl Program {
 
 /// The sample of a whole run: one operation, whose time is what was computed for it.
 fn whole(used: &Used) -> Result<Sample, String> {
-    // Linux counts the memory of the process that started another one among the other's peak.
+    // Linux counts the peak of this process among those of the processes that it starts.
     let own = bytes(&fs::read_to_string("/proc/self/status").unwrap_or_default(), "VmHWM:")?;
     if used.peak_rss_bytes <= own {
-        return Err("it needs less memory than the program that measures it".into());
+        let [it, own] = [used.peak_rss_bytes, own].map(|bytes| bytes / 1024);
+        return Err(format!("its peak of {it} KB may be that of this program, {own} KB"));
     }
     let nanoseconds = used.cpu.as_secs_f64() * 1e9;
     let wall = ("wall, ms".to_owned(), used.wall.as_secs_f64() * 1e3);

@@ -35,7 +35,7 @@ const ALL: [(&str, &str, Make); 9] = [
         it.script(name, python()?, include_str!("scripts/objects.py"), 100_000)
     }),
     ("python3-documents", PROGRAMS, |it, name| {
-        it.script(name, python()?, include_str!("scripts/documents.py"), 40_000)
+        it.script(name, python()?, include_str!("scripts/documents.py"), 25_000)
     }),
     ("perl-records", PROGRAMS, |it, name| {
         it.script(name, find("perl")?, include_str!("scripts/records.pl"), 100_000)
