@@ -29,7 +29,7 @@ use common::native::skipped;
 use libc::ENOMEM;
 
 const MB: usize = 1 << 20;
-const CALLS: [&str; 4] = ["mmap", "mprotect", "madvise", "munmap"];
+const CALLS: [&str; 5] = ["mmap", "mprotect", "madvise", "munmap", "mremap"];
 
 /// Live objects, each filled with a byte of its own, and how many requests were refused.
 #[derive(Default)]
@@ -118,6 +118,13 @@ impl Work {
         self.free_if(|number| number % 2 == 0);
         self.alloc_zeroed(10 * MB);
         self.alloc(30 * MB);
+        // Each has the next one behind it, so it moves.
+        for _ in 0..5 {
+            self.alloc(5 * MB);
+        }
+        for index in (0..self.live.len()).rev().take(5).rev() {
+            self.realloc(index, 9 * MB);
+        }
         self.free_if(|_| true);
         malloc_trim();
     }
@@ -214,12 +221,22 @@ fn locked() -> Option<usize> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-const FOREVER: [(&str, &[libc::c_long]); 5] = [
+const FOREVER: [(&str, &[libc::c_long]); 6] = [
+    ("no mremap", &[libc::SYS_mremap]),
     ("no mmap", &[libc::SYS_mmap]),
     ("no mprotect", &[libc::SYS_mprotect]),
     ("no madvise", &[libc::SYS_madvise]),
     ("no munmap", &[libc::SYS_munmap]),
-    ("nothing", &[libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_madvise, libc::SYS_munmap]),
+    (
+        "nothing",
+        &[
+            libc::SYS_mmap,
+            libc::SYS_mprotect,
+            libc::SYS_madvise,
+            libc::SYS_munmap,
+            libc::SYS_mremap,
+        ],
+    ),
 ];
 
 /// What a child does, in its own process: a test that does nothing in this one.

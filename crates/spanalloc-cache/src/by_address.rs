@@ -12,7 +12,7 @@ use spanalloc_sync::atomic::Ordering;
 
 use crate::bin::Keep as _;
 use crate::cache::{Cache, Path};
-use crate::large::{pages_of, usable_pages};
+use crate::large::{most_pages, pages_of, usable_pages};
 use crate::policy::Policy;
 use crate::small::class_bytes;
 use crate::words::Words;
@@ -200,6 +200,11 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             self.drain();
             return Ok(());
         }
+        if span.class() == LARGE && span.end_large(address) {
+            // SAFETY: the object was ended just now.
+            unsafe { self.keep_large(span) };
+            return Ok(());
+        }
         // SAFETY: the span and the slot were found at this address; the caller's promise.
         unsafe { Self::free_found(self.central, span, slot, address, false) }
     }
@@ -329,7 +334,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
                 // A guard that could not be had may have left its page to the object.
                 let more = usize::from(Self::is_guarded(bytes) && !span.is_guarded());
                 span.class() == LARGE
-                    && (pages..=pages + more).contains(&usable_pages(span))
+                    && (pages..=most_pages(pages) + more).contains(&usable_pages(span))
                     && span.base() % layout.align() == 0
             }
         }
@@ -373,8 +378,8 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         let large = span.class() == LARGE && Self::path(new) == Path::Large;
         let aligned = object.addr() % new.align() == 0;
         // SAFETY: the span is large, and its object the caller's; what is cut off is unused.
-        let resized = large && aligned && unsafe { self.resize_to(span, new.size()) };
-        if resized || Self::fits(span, new) {
+        let resize = || large && aligned && unsafe { self.resize_to(span, new.size()) };
+        if Self::fits(span, new) || resize() || Self::fits(span, new) {
             return Ok(object);
         }
         if large && pages_of(new.size()) > usable_pages(span) {

@@ -1,7 +1,6 @@
 //! The end of a cache: everything goes back.
 
 use spanalloc_central::{Central, SpanRef};
-use spanalloc_pages::Pages;
 
 use crate::bin::Keep;
 use crate::cache::Cache;
@@ -16,6 +15,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// or any copy of it.
     pub unsafe fn close(self) {
         self.close_open_slot();
+        self.flush_recent();
         for (class, _) in self.state.used_bins() {
             P::Bin::flush(self, class);
         }
@@ -39,23 +39,22 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             }
             bin.end();
         }
+        self.trim(0);
         self.state.reset();
-        // SAFETY: this thread is the only user of its page cache, and its owner owns nothing now.
+        // SAFETY: this thread is the only user of its stash, and its owner owns nothing now.
         unsafe {
-            self.central.heap().flush(&self.state.pages);
+            self.central.flush(&self.state.stash);
             self.central.unregister(&self.state.owner);
         }
     }
 
     fn hand_over(self, span: SpanRef) {
+        if span.used() == 0 {
+            return self.keep_empty(span);
+        }
+        self.state.empties.count_out(span);
         // SAFETY: this thread owns the span and took it off its list; the queue is closed and
         // folded.
-        unsafe {
-            if span.used() == 0 {
-                self.central.release(span, &self.state.pages);
-            } else {
-                self.central.give(span);
-            }
-        }
+        unsafe { self.central.give(span) };
     }
 }

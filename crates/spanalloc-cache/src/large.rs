@@ -19,6 +19,12 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) fn alloc_large(self, layout: Layout) -> (*mut u8, bool) {
         let align_pages = layout.align().div_ceil(PAGE_BYTES);
         let guarded = Self::is_guarded(layout.size());
+        if align_pages <= 1 {
+            if let Some(span) = self.take_recent(pages_of(layout.size()), guarded) {
+                self.note_large(span);
+                return (object_of(span), false);
+            }
+        }
         let pages = pages_of(layout.size()) + usize::from(guarded);
         let alloc = || self.central.alloc_large(pages, align_pages);
         let span = alloc().or_else(|| {
@@ -30,6 +36,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             // SAFETY: the span is new, so nobody else uses it, and its last page is one too many.
             unsafe { self.put_guard(span) };
         }
+        self.note_large(span);
         (object_of(span), span.zeroed())
     }
 
@@ -120,9 +127,13 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn free_large(self, object: *mut u8) {
-        let span = Self::large_span(self.central, object.addr());
-        // SAFETY: the span is large; the caller's promise is passed on.
-        unsafe { self.central.free_large(span, object.addr()) };
+        let address = object.addr();
+        let span = Self::large_span(self.central, address);
+        if !span.end_large(address) {
+            self.central.die(Misuse::DoubleFree, address, 0);
+        }
+        // SAFETY: the object was ended just now.
+        unsafe { self.keep_large(span) };
     }
 
     /// The span of a large object; ends the process if there is none.
@@ -149,6 +160,12 @@ fn object_of(span: SpanRef) -> *mut u8 {
 #[inline]
 pub(crate) fn pages_of(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES).max(1)
+}
+
+/// The most usable pages that an object may have for which `pages` are enough.
+#[inline]
+pub(crate) const fn most_pages(pages: usize) -> usize {
+    pages + pages / 4
 }
 
 /// Pages of a large object that the program may use.

@@ -6,7 +6,7 @@ use core::ptr;
 use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, Put, SpanRef, class_facts};
 use spanalloc_os::Misuse;
-use spanalloc_sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::cache::Cache;
@@ -16,8 +16,14 @@ use crate::policy::Policy;
 pub const MAGAZINE: usize = 64;
 /// The most bytes of one class that a magazine holds, beyond [`LEAST`] objects.
 const MAGAZINE_BYTES: usize = 64 << 10;
-/// The least objects that a magazine of any class holds.
+/// The least objects that a magazine of any class may come to hold.
 const LEAST: usize = 4;
+/// The most objects that a magazine holds at first.
+const FIRST: usize = 8;
+/// The most bytes of one class that a magazine holds at first, beyond [`LEAST`] objects.
+const FIRST_BYTES: usize = 8 << 10;
+/// By how many bytes the magazines of a thread may grow, all together.
+const GROWTH_BYTES: usize = 512 << 10;
 
 /// A place in a bin's array of objects. An atomic only because statistics read it.
 #[derive(Debug)]
@@ -56,7 +62,7 @@ pub struct Magazines {
     freed_top: Index,
     /// Where the freed magazine is full.
     freed_end: Index,
-    /// The most objects a magazine of this class holds; 0 until the bin is first used.
+    /// The most objects that each magazine holds now; 0 until the bin is first used.
     limit: Index,
     /// Whether every loaded object is known to hold zeros.
     zeroed: AtomicBool,
@@ -114,6 +120,21 @@ impl Magazines {
         (self.freed_top.get() + self.limit.get()).saturating_sub(self.freed_end.get())
     }
 
+    /// Doubles the most objects that the magazines hold, if the thread's magazines may still grow that
+    /// much.
+    fn grow(&self, bytes: usize, grown_bytes: &AtomicUsize) -> bool {
+        let limit = self.limit.get();
+        let more = limit.min((MAGAZINE_BYTES / bytes).clamp(LEAST, MAGAZINE).saturating_sub(limit));
+        let grown = grown_bytes.load(Ordering::Relaxed) + 2 * more * bytes;
+        if more == 0 || grown > GROWTH_BYTES {
+            return false;
+        }
+        grown_bytes.store(grown, Ordering::Relaxed);
+        self.limit.set(limit + more);
+        self.freed_end.set(self.freed_end.get() + more);
+        true
+    }
+
     /// The loaded objects, the oldest first.
     fn loaded_objects(&self) -> *mut *mut u8 {
         self.object(self.loaded_base.get())
@@ -157,7 +178,7 @@ impl Keep for Magazines {
 
     fn begin(&self, bytes: usize) {
         if !self.is_in_use() {
-            let limit = (MAGAZINE_BYTES / bytes.max(1)).clamp(LEAST, MAGAZINE);
+            let limit = (FIRST_BYTES / bytes.max(1)).clamp(LEAST, FIRST);
             self.limit.set(limit);
             self.freed_top.set(MAGAZINE);
             self.freed_end.set(MAGAZINE + limit);
@@ -202,16 +223,25 @@ impl Keep for Magazines {
         if some {
             bin.swap();
         }
+        if let Some(span) = bin.spans.current() {
+            if cache.grow(bin, class) && some {
+                // As many objects as the magazines now hold shall take turns.
+                // SAFETY: this thread owns its current span, which is of this class.
+                unsafe { bin.load(span) };
+            }
+        }
         some
     }
 
     unsafe fn load(&self, span: SpanRef) -> Load {
+        let loaded = self.loaded();
+        let end = self.object(self.loaded_base.get() + loaded);
         // SAFETY: this thread owns the span (contract); the magazine has room for the limit.
-        let taken = unsafe { span.take(self.loaded_objects(), self.limit.get()) };
+        let taken = unsafe { span.take(end, self.limit.get().saturating_sub(loaded)) };
         if taken.count == 0 {
             return Load::Exhausted;
         }
-        self.set_loaded(taken.count, taken.zeroed);
+        self.set_loaded(loaded + taken.count, taken.zeroed && loaded == 0);
         Load::Loaded
     }
 
@@ -232,7 +262,10 @@ impl Keep for Magazines {
         object: *mut u8,
     ) {
         let bin = cache.prepare(class);
-        if bin.loaded() == 0 {
+        // What a thread that never allocates frees is not for itself.
+        if cache.grow(bin, class) {
+            // That made room.
+        } else if bin.loaded() == 0 && bin.spans.current().is_some() {
             bin.swap();
         } else {
             // SAFETY: this thread is the bin's; the magazine holds objects of this class.
@@ -253,6 +286,13 @@ impl Keep for Magazines {
             empty(cache, class, bin.loaded_objects(), bin.loaded());
         }
         bin.set_loaded(0, false);
+    }
+}
+
+impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
+    /// Doubles what the magazines of a class hold, as far as the thread may keep that much.
+    fn grow(self, bin: &Magazines, class: u8) -> bool {
+        bin.grow(class_facts::<C::Table>(class).bytes as usize, &self.state.grown_bytes)
     }
 }
 
@@ -360,6 +400,28 @@ mod tests {
         }
         bin.end();
         assert_eq!(bin.limit.get(), 0);
+    }
+
+    #[test]
+    fn magazines_grow_by_doubling_until_a_bound_or_what_the_thread_may_keep() {
+        let grown = AtomicUsize::new(0);
+        let bin = Magazines::new();
+        bin.begin(64);
+        let mut limits = std::vec![bin.limit.get()];
+        while bin.grow(64, &grown) {
+            limits.push(bin.limit.get());
+        }
+        assert_eq!(limits, [FIRST, 16, 32, MAGAZINE]);
+        assert_eq!(grown.load(Ordering::Relaxed), 2 * (MAGAZINE - FIRST) * 64);
+        assert_eq!((bin.freed(), bin.freed_end.get()), (0, 2 * MAGAZINE));
+        let large = Magazines::new();
+        large.begin(MAGAZINE_BYTES);
+        assert!(!large.grow(MAGAZINE_BYTES, &grown), "there is room for the least only");
+        let late = Magazines::new();
+        late.begin(64);
+        grown.store(GROWTH_BYTES - 2 * FIRST * 64, Ordering::Relaxed);
+        assert!(late.grow(64, &grown) && !late.grow(64, &grown), "the thread keeps enough");
+        assert_eq!(late.limit.get(), 2 * FIRST);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use spanalloc_central::{Central, SpanRef};
 use spanalloc_pages::PAGE_BYTES;
 
 use crate::cache::{Cache, Path};
-use crate::large::{pages_of, usable_pages};
+use crate::large::{most_pages, pages_of, usable_pages};
 use crate::policy::Policy;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
@@ -50,7 +50,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let span = Self::large_span(self.central, object.addr());
         let pages = pages_of(new_size);
         // SAFETY: the span is large, and its object the caller's; what is cut off is unused.
-        usable_pages(span) == pages || unsafe { self.resize_to(span, new_size) }
+        (pages..=most_pages(pages)).contains(&usable_pages(span))
+            || unsafe { self.resize_to(span, new_size) }
     }
 
     /// Gives a large object the pages of `bytes`, in place. False if that cannot be, or it would have

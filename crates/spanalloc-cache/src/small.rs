@@ -6,7 +6,6 @@ use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, LARGE, Place, SpanRef, class_facts};
 use spanalloc_classes::Class;
 use spanalloc_os::Misuse;
-use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
 use crate::bin::{Keep, Load, Spans};
@@ -15,8 +14,6 @@ use crate::policy::Policy;
 
 /// The most free slots that a full span needs before it is worth taking from again.
 const USEFUL_SLOTS: usize = 64;
-/// The most bytes of spans without used slots that a thread keeps for its next allocations.
-const EMPTY_BYTES: usize = 512 << 10;
 
 impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     /// Takes an object from a bin that has none at hand, and tells whether it is known to hold zeros.
@@ -75,9 +72,10 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     }
 
     /// A span with free slots: the thread's own, then what others freed into its spans, then
-    /// central, then the heap, and at last its own spans with too few free slots to look for.
+    /// central, then the thread's empty ones of other classes, then the heap, and at last its own spans with too few
+    /// free slots to look for.
     fn next_span(self, bin: &Spans, class: u8) -> Option<SpanRef> {
-        if let Some(span) = self.pop_partial(bin) {
+        if let Some(span) = bin.partial.pop() {
             return Some(span);
         }
         let queue = &self.state.owner.queue;
@@ -86,14 +84,11 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         }
         if !queue.is_empty() {
             self.drain();
-            if let Some(span) = self.pop_partial(bin) {
+            if let Some(span) = bin.partial.pop() {
                 return Some(span);
             }
         }
-        self.central
-            .take(class, queue)
-            .or_else(|| self.central.cut(class, queue, &self.state.pages))
-            .or_else(|| self.find_hidden(bin))
+        self.acquire(class).or_else(|| self.find_hidden(bin))
     }
 
     /// Rehomes every full span that has free slots worth looking for.
@@ -110,14 +105,6 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
                 }
             }
         }
-    }
-
-    fn pop_partial(self, bin: &Spans) -> Option<SpanRef> {
-        let span = bin.partial.pop()?;
-        if span.place() == Place::Empty {
-            self.count_empty(span, false);
-        }
-        Some(span)
     }
 
     #[cold]
@@ -147,36 +134,18 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline(never)]
     pub(crate) fn rehome_slow(self, span: SpanRef) {
         let bin = self.state.bin(span.class()).spans();
+        let empty = span.used() == 0;
         match span.place() {
-            Place::Full => {
-                bin.full.remove(span);
-                bin.partial.push(span);
-                span.set_place(Place::Partial);
-                span.set_notify(0);
-            }
-            Place::Partial => {}
+            Place::Full => bin.full.remove(span),
+            Place::Partial if empty => bin.partial.remove(span),
             _ => return,
         }
-        if span.used() > 0 {
-            return;
+        if empty {
+            return self.keep_empty(span);
         }
-        let bytes = span.pages() * PAGE_BYTES;
-        if self.state.empty_bytes.load(Ordering::Relaxed) + bytes <= EMPTY_BYTES {
-            self.count_empty(span, true);
-            span.set_place(Place::Empty);
-        } else {
-            bin.partial.remove(span);
-            // SAFETY: this thread owns the span and took it off its list.
-            unsafe { self.central.release(span, &self.state.pages) };
-        }
-    }
-
-    /// Counts a span without used slots in or out of those the thread keeps.
-    fn count_empty(self, span: SpanRef, kept: bool) {
-        let bytes = span.pages() * PAGE_BYTES;
-        let before = self.state.empty_bytes.load(Ordering::Relaxed);
-        let after = if kept { before + bytes } else { before - bytes };
-        self.state.empty_bytes.store(after, Ordering::Relaxed);
+        bin.partial.push(span);
+        span.set_place(Place::Partial);
+        span.set_notify(0);
     }
 
     /// The span and the slot of an object of `class`; ends the process if there is none.
@@ -269,6 +238,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[cold]
     #[inline(never)]
     pub fn reclaim(self) {
+        self.flush_recent();
         self.drain();
         self.tidy_slow();
         for (class, bin) in self.state.used_bins() {
@@ -284,17 +254,13 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             while let Some(span) = next {
                 next = bin.partial.after(span);
                 if span.used() == 0 {
-                    bin.partial.remove(span);
-                    if span.place() == Place::Empty {
-                        self.count_empty(span, false);
-                    }
-                    // SAFETY: this thread owns the span and took it off its list.
-                    unsafe { self.central.release(span, &self.state.pages) };
+                    self.rehome_slow(span);
                 }
             }
         }
-        // SAFETY: this thread is the only user of its page cache.
-        unsafe { self.central.heap().flush(&self.state.pages) };
+        self.trim(0);
+        // SAFETY: this thread is the only user of its stash.
+        unsafe { self.central.flush(&self.state.stash) };
     }
 }
 

@@ -1,13 +1,12 @@
 use core::ptr;
 
-use spanalloc_central::{Owner, TINY_BYTES};
+use spanalloc_central::{Owner, Stash, TINY_BYTES};
 use spanalloc_classes::MAX_CLASSES;
-use spanalloc_pages::PageCache;
-use spanalloc_sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-};
+use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use crate::bin::Bin;
+use crate::empties::{Classes, Empties};
+use crate::recent::Recent;
 
 /// What the count of live objects of an open slot begins with: more than the objects that fit it.
 pub(crate) const OPEN_CREDIT: u8 = TINY_BYTES as u8 + 1;
@@ -69,16 +68,19 @@ impl OpenSlot {
 pub struct CacheState<B> {
     pub(crate) owner: Owner,
     pub(crate) open: OpenSlot,
-    pub(crate) pages: PageCache,
-    /// Bytes of spans in this thread's bins of which no slot is used.
-    pub(crate) empty_bytes: AtomicUsize,
+    pub(crate) stash: Stash,
+    pub(crate) empties: Empties,
+    /// By how many bytes what the bins keep has grown.
+    pub(crate) grown_bytes: AtomicUsize,
     /// See [`inside`](CacheState::inside).
     inside: AtomicU8,
     /// Whether some span was not rehomed when it should have been.
     pub(crate) untidy: AtomicBool,
-    /// One bit for each bin that was ever used by this thread.
-    used: [AtomicU64; MAX_CLASSES / 64],
+    /// The bins that were ever used by this thread.
+    used: Classes,
     bins: [B; MAX_CLASSES],
+    /// Large objects that this thread freed lately.
+    pub(crate) recent: Recent,
 }
 
 // SAFETY: the cells are used by the state's thread only (contract of the unsafe methods that reach
@@ -102,12 +104,14 @@ impl<B: Bin> CacheState<B> {
         Self {
             owner: Owner::new(),
             open: OpenSlot::new(),
-            pages: PageCache::new(),
-            empty_bytes: AtomicUsize::new(0),
+            stash: Stash::new(),
+            empties: Empties::new(),
+            grown_bytes: AtomicUsize::new(0),
             inside: AtomicU8::new(inside),
             untidy: AtomicBool::new(false),
-            used: [const { AtomicU64::new(0) }; MAX_CLASSES / 64],
+            used: Classes::new(),
             bins: [const { B::EMPTY }; MAX_CLASSES],
+            recent: Recent::new(),
         }
     }
 
@@ -127,25 +131,18 @@ impl<B: Bin> CacheState<B> {
 
     /// Notes that a bin is in use.
     pub(crate) fn set_used(&self, class: u8) {
-        if let Some(word) = self.used.get(usize::from(class) / 64) {
-            word.store(word.load(Ordering::Relaxed) | 1 << (class % 64), Ordering::Relaxed);
-        }
+        self.used.set(class, true);
     }
 
     /// The bins in use, so that a cache that ends does not touch the others.
     pub(crate) fn used_bins(&self) -> impl Iterator<Item = (u8, &B)> {
-        (0u8..).zip(&self.bins).filter(|(class, _)| {
-            let word = self.used.get(usize::from(*class) / 64);
-            word.is_some_and(|word| word.load(Ordering::Relaxed) >> (class % 64) & 1 != 0)
-        })
+        self.used.iter().map(|class| (class, self.bin(class)))
     }
 
     /// Forgets what an ended cache kept. Its bins are empty already.
     pub(crate) fn reset(&self) {
-        self.empty_bytes.store(0, Ordering::Relaxed);
-        for word in &self.used {
-            word.store(0, Ordering::Relaxed);
-        }
+        self.grown_bytes.store(0, Ordering::Relaxed);
+        self.used.clear();
     }
 }
 

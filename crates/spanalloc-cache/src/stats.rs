@@ -158,6 +158,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     fn count_spans(self, snapshot: &mut Snapshot) {
         self.central.for_each_span(|span| {
             if span.class() == LARGE {
+                if !span.is_large_live() {
+                    // Ended, and kept by a thread.
+                    snapshot.cached_pages += span.pages();
+                    return;
+                }
                 snapshot.large_objects += 1;
                 snapshot.large_pages += span.pages();
                 return;
@@ -185,7 +190,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 /// Takes what a cache holds out of what counts as live so far.
 fn count_cache<B: Bin>(snapshot: &mut Snapshot, state: &CacheState<B>) {
     snapshot.caches += usize::from(Owner::is_active(&state.owner));
-    snapshot.cached_pages += state.pages.free_pages();
+    snapshot.cached_pages += state.stash.free_pages();
     for (class, bin) in state.used_bins() {
         let cached = bin.cached();
         let row = match snapshot.classes.get_mut(usize::from(class)) {

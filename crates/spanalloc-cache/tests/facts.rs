@@ -96,6 +96,31 @@ fn a_large_object_grows_into_free_pages_and_shrinks_where_it_is() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_large_object_that_moves_to_grow_leaves_no_memory_behind() {
+    const MB: usize = 1 << 20;
+    fn test<P: Policy>() {
+        with_lists(|_, central| {
+            let mut cache = ThreadCache::<_, P>::with_policy(central);
+            let object = cache.alloc(layout(5 * MB, 8)).unwrap();
+            let in_the_way = cache.alloc(layout(MB, 8)).unwrap();
+            let grown = realloc(&mut cache, object, 5 * MB, 9 * MB);
+            assert_ne!(grown, object);
+            assert_eq!(resident(object, 5 * MB), 0);
+            assert_eq!(realloc(&mut cache, grown, 9 * MB, 23 * MB), grown, "there is room");
+            assert!(cache.snapshot().unwrap().adds_up());
+            // SAFETY: both are live with these layouts.
+            unsafe {
+                cache.free(grown, layout(23 * MB, 8));
+                cache.free(in_the_way, layout(MB, 8));
+            }
+        });
+    }
+    test::<Fast>();
+    test::<Checked>();
+}
+
+#[test]
 fn a_refused_growth_leaves_the_object_as_it_was() {
     with_lists(|_, central| {
         let mut cache = ThreadCache::<_, Fast>::new(central);
@@ -348,16 +373,62 @@ fn locks_are_counted_and_the_steady_state_takes_none() {
                     unsafe { cache.free(object, layout(size, 8)) };
                 }
             };
+            // Dozens of spans of each class, emptied in turn.
+            let batch = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, P>| {
+                for size in sizes {
+                    let objects: Vec<_> =
+                        (0..1000).map(|_| cache.alloc(layout(size, 8)).unwrap()).collect();
+                    for object in objects {
+                        // SAFETY: the object is live with this layout.
+                        unsafe { cache.free(object, layout(size, 8)) };
+                    }
+                }
+            };
             let empty = locks(&mut cache);
             pairs(&mut cache, 1);
             let warm = locks(&mut cache);
             assert!(warm.0 > empty.0 + 1, "an arena and its spans were made");
-            assert!(warm.1 >= empty.1 + sizes.len(), "each class got its first span");
+            assert!(warm.1 > empty.1, "descriptors were taken");
             pairs(&mut cache, 1000);
             // A look at the heap takes its locks, once each.
+            assert_eq!(locks(&mut cache), (warm.0 + 2, warm.1));
+            (0..3).for_each(|_| batch(&mut cache));
+            let warm = locks(&mut cache);
+            (0..10).for_each(|_| batch(&mut cache));
             assert_eq!(locks(&mut cache), (warm.0 + 2, warm.1));
         });
     }
     check::<Fast>();
     check::<Checked>();
+}
+
+#[test]
+fn what_magazines_keep_grows_with_use_and_is_bounded_for_the_thread() {
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::new(central);
+        let first = cache.alloc(layout(512, 8)).unwrap();
+        let cached = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, Fast>| {
+            cache.snapshot().unwrap().rows().map(|row| row.cached * row.slot_bytes).sum::<usize>()
+        };
+        assert_eq!(cached(&mut cache), 7 * 512);
+        // SAFETY: the object is live with this layout.
+        unsafe { cache.free(first, layout(512, 8)) };
+        for class in 1..=Go67::CLASSES.count() as u8 {
+            let layout = layout(Go67::CLASSES.class(class).bytes as usize, 8);
+            let objects: Vec<_> = (0..300).map(|_| cache.alloc(layout).unwrap()).collect();
+            for object in objects {
+                // SAFETY: the object is live with this layout.
+                unsafe { cache.free(object, layout) };
+            }
+        }
+        // 8 objects of 1 KB and less, 8 KB of the larger ones or 4 of them, in two magazines each; and
+        // what those could grow by.
+        let at_first: usize = Go67::CLASSES
+            .iter()
+            .map(|(_, class)| class.bytes as usize)
+            .map(|bytes| 2 * bytes * (8192 / bytes).clamp(4, 8))
+            .sum();
+        assert!(cached(&mut cache) <= at_first + (512 << 10), "{}", cached(&mut cache));
+        assert!(cached(&mut cache) > 256 << 10);
+    });
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use spanalloc_central::remote::Marked;
-use spanalloc_central::{Central, CentralLists, Queue, Span, SpanRef};
+use spanalloc_central::{Central, CentralLists, Queue, Span, SpanRef, Stash};
 use spanalloc_classes::{ClassTable, Go67};
 use spanalloc_os::Mmap;
-use spanalloc_pages::{PageCache, PageHeap};
+use spanalloc_pages::PageHeap;
 
 type Lists = CentralLists<Go67, PageHeap<Mmap>>;
 
@@ -25,12 +25,12 @@ fn take(span: SpanRef, want: usize) -> usize {
 fn changing_hands(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("central");
     for bytes in [64, 1024, 32768] {
-        let (lists, queue, cache) =
-            (Lists::new(PageHeap::new(Mmap::new())), Queue::<Span>::new(), PageCache::new());
+        let (lists, queue, stash) =
+            (Lists::new(PageHeap::new(Mmap::new())), Queue::<Span>::new(), Stash::new());
         assert_eq!(queue.close().count(), 0);
         let class = Go67::CLASSES.class_of(bytes);
         // One slot of each span stays used, so that central keeps the span; one stays free.
-        let mut span = lists.cut(class, &queue, &cache).unwrap();
+        let mut span = lists.cut(class, &queue, &stash).unwrap();
         assert_eq!(take(span, 1), 1);
         if span.used() < span.slots() {
             group.bench_function(BenchmarkId::new("give and take", bytes), |bench| {
@@ -43,9 +43,9 @@ fn changing_hands(criterion: &mut Criterion) {
         }
         group.bench_function(BenchmarkId::new("cut and release", bytes), |bench| {
             bench.iter(|| {
-                let span = lists.cut(black_box(class), &queue, &cache).unwrap();
+                let span = lists.cut(black_box(class), &queue, &stash).unwrap();
                 // SAFETY: the span was just cut: it is this queue's, on no list and unused.
-                unsafe { lists.release(span, &cache) };
+                unsafe { lists.release(span, &stash) };
             });
         });
     }
@@ -55,9 +55,9 @@ fn changing_hands(criterion: &mut Criterion) {
 /// Another thread frees `marks` slots of a span, and its holder folds them and takes them again.
 fn folding(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("central");
-    let (lists, queue, cache) =
-        (Lists::new(PageHeap::new(Mmap::new())), Queue::<Span>::new(), PageCache::new());
-    let span = lists.cut(Go67::CLASSES.class_of(64), &queue, &cache).unwrap();
+    let (lists, queue, stash) =
+        (Lists::new(PageHeap::new(Mmap::new())), Queue::<Span>::new(), Stash::new());
+    let span = lists.cut(Go67::CLASSES.class_of(64), &queue, &stash).unwrap();
     let slots = take(span, span.slots());
     let mut room = vec![ptr::null_mut(); slots];
     for marks in [1, 16, slots] {

@@ -3,11 +3,13 @@ use core::ptr::NonNull;
 
 use spanalloc_classes::ClassTable;
 use spanalloc_os::Misuse;
-use spanalloc_pages::{PageCache, Pages};
+use spanalloc_pages::Pages;
 
+use crate::descriptors::Stash;
 use crate::owner::Owner;
 use crate::queue::Queue;
 use crate::span::{Span, SpanRef};
+use crate::span_list::SpanList;
 
 /// Central lists as the thread caches above see them.
 ///
@@ -31,14 +33,42 @@ pub unsafe trait Central {
     fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef>;
 
     /// A new span of `class` from the page heap, as [`take`](Self::take). The caller is the only
-    /// user of `cache`. None for tiny spans if the table has no class of 16 bytes.
-    fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef>;
+    /// user of `stash`. None for tiny spans if the table has no class of 16 bytes.
+    fn cut(&self, class: u8, queue: &Queue<Span>, stash: &Stash) -> Option<SpanRef>;
+
+    /// Makes a span in which no slot is used one of `class`, as [`take`](Self::take). It may have
+    /// another descriptor then. None, and nothing is changed, if spans of that class do not have as
+    /// many pages.
+    ///
+    /// # Safety
+    /// The caller owns the span, which is on no list, by the cache with `queue`, and is the only user
+    /// of `stash`.
+    unsafe fn recut(
+        &self,
+        span: SpanRef,
+        class: u8,
+        queue: &Queue<Span>,
+        stash: &Stash,
+    ) -> Option<SpanRef>;
 
     /// Gives a span in which no slot is used back to the page heap.
     ///
     /// # Safety
-    /// The caller owns the span, which is on no list, and is the only user of `cache`.
-    unsafe fn release(&self, span: SpanRef, cache: &PageCache);
+    /// The caller owns the span, which is on no list, and is the only user of `stash`.
+    unsafe fn release(&self, span: SpanRef, stash: &Stash);
+
+    /// Gives spans in which no slot is used back to the page heap, all of them at once.
+    ///
+    /// # Safety
+    /// The caller owns the spans, which lie in the [`WINDOW_BYTES`](spanalloc_pages::WINDOW_BYTES) from
+    /// `window` on, a multiple of that, and is the only user of `stash`.
+    unsafe fn release_window(&self, window: usize, spans: &SpanList, stash: &Stash);
+
+    /// Gives back everything that is in `stash`.
+    ///
+    /// # Safety
+    /// The caller is the only user of `stash`.
+    unsafe fn flush(&self, stash: &Stash);
 
     /// Takes over a span from an owner that is leaving.
     ///
@@ -163,13 +193,34 @@ unsafe impl<C: Central> Central for &C {
         (**self).take(class, queue)
     }
 
-    fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef> {
-        (**self).cut(class, queue, cache)
+    fn cut(&self, class: u8, queue: &Queue<Span>, stash: &Stash) -> Option<SpanRef> {
+        (**self).cut(class, queue, stash)
     }
 
-    unsafe fn release(&self, span: SpanRef, cache: &PageCache) {
+    unsafe fn recut(
+        &self,
+        span: SpanRef,
+        class: u8,
+        queue: &Queue<Span>,
+        stash: &Stash,
+    ) -> Option<SpanRef> {
         // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).release(span, cache) }
+        unsafe { (**self).recut(span, class, queue, stash) }
+    }
+
+    unsafe fn release(&self, span: SpanRef, stash: &Stash) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).release(span, stash) }
+    }
+
+    unsafe fn release_window(&self, window: usize, spans: &SpanList, stash: &Stash) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).release_window(window, spans, stash) }
+    }
+
+    unsafe fn flush(&self, stash: &Stash) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).flush(stash) }
     }
 
     unsafe fn give(&self, span: SpanRef) {

@@ -5,6 +5,7 @@
 extern crate std;
 
 mod central;
+mod descriptors;
 pub mod handover;
 mod lists;
 mod moving;
@@ -20,6 +21,7 @@ mod span_words;
 mod testing;
 
 pub use central::Central;
+pub use descriptors::Stash;
 pub use lists::{CentralLists, class_facts};
 pub use owner::Owner;
 pub use queue::Queue;

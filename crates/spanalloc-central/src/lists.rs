@@ -3,18 +3,19 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
-use spanalloc_classes::{Class, ClassTable, MAX_CLASSES, MAX_SLOTS};
+use spanalloc_classes::{Class, ClassTable, MAX_CLASSES};
 use spanalloc_os::{Misuse, Report};
-use spanalloc_pages::{PAGE_BYTES, PageCache, Pages, Pool};
-use spanalloc_sync::atomic::Ordering;
+use spanalloc_pages::{PAGE_BYTES, Pages, Run};
+use spanalloc_sync::atomic::{AtomicBool, Ordering};
 use spanalloc_sync::fault::{self, Fault};
 use spanalloc_sync::{Lock, Padded, Wait, rank};
 
 use crate::central::Central;
+use crate::descriptors::{Descriptors, Kind, Stash};
 use crate::handover::{deliver, push_to_owner};
 use crate::owner::{Owner, Register};
 use crate::queue::Queue;
-use crate::span::{LARGE, Place, Span, SpanRef, TINY, TINY_BYTES, descriptor_bytes};
+use crate::span::{LARGE, Place, Span, SpanRef, TINY, TINY_BYTES};
 use crate::span_list::SpanList;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ const _: () = assert!(
     "size classes and page heap mean the same by a page"
 );
 
-/// The spans of one class that have no owner.
+/// The lists of those spans.
 #[derive(Debug, Default)]
 struct Lists {
     partial: SpanList,
@@ -67,18 +68,22 @@ pub const fn class_facts<T: ClassTable>(class: u8) -> &'static Class {
 /// The lists of one class, under its lock.
 type ClassLock<W> = Lock<Lists, W, { rank::CENTRAL }>;
 
-/// Bitmap words of the descriptors in each pool of ordinary and large spans.
-const POOL_WORDS: [usize; 5] = [2, 4, 8, 16, MAX_SLOTS / 64];
-
-/// Descriptors of one capacity.
-struct Descriptors<W: Wait> {
-    words: usize,
-    pool: Pool<Span, W>,
+/// The spans of one class that have no owner.
+#[derive(Debug)]
+struct ClassLists<W> {
+    lists: ClassLock<W>,
+    /// Whether there is a partial one. Written under the lock; read without, as a hint.
+    partial: AtomicBool,
 }
 
-impl<W: Wait> Descriptors<W> {
-    const fn new(words: usize, tiny: bool) -> Self {
-        Self { words, pool: Pool::new(descriptor_bytes(words, tiny)) }
+impl<W: Wait> ClassLists<W> {
+    const fn new() -> Self {
+        Self { lists: Lock::new(Lists::new()), partial: AtomicBool::new(false) }
+    }
+
+    /// Notes what the lists hold after a change.
+    fn note(&self, lists: &Lists) {
+        self.partial.store(lists.partial.first().is_some(), Ordering::Relaxed);
     }
 }
 
@@ -88,9 +93,8 @@ impl<W: Wait> Descriptors<W> {
 /// so a static works.
 pub struct CentralLists<T, H: Pages> {
     pub(crate) heap: H,
-    classes: [Padded<ClassLock<H::Wait>>; MAX_CLASSES],
-    descriptors: [Descriptors<H::Wait>; POOL_WORDS.len()],
-    tiny_descriptors: Descriptors<H::Wait>,
+    classes: [Padded<ClassLists<H::Wait>>; MAX_CLASSES],
+    descriptors: Descriptors<H::Wait>,
     owners: Register<H::Wait>,
     /// Spans that were left to be delivered or discarded later.
     deferred: Queue<Span>,
@@ -107,39 +111,19 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Empty lists over `heap`.
     pub const fn new(heap: H) -> Self {
         let tiny = class_facts::<T>(TINY);
-        let [a, b, c, d, e] = POOL_WORDS;
         Self {
             heap,
-            classes: [const { Padded::new(Lock::new(Lists::new())) }; MAX_CLASSES],
-            descriptors: [
-                Descriptors::new(a, false),
-                Descriptors::new(b, false),
-                Descriptors::new(c, false),
-                Descriptors::new(d, false),
-                Descriptors::new(e, false),
-            ],
-            tiny_descriptors: Descriptors::new((tiny.span_slots as usize).div_ceil(64), true),
+            classes: [const { Padded::new(ClassLists::new()) }; MAX_CLASSES],
+            descriptors: Descriptors::new((tiny.span_slots as usize).div_ceil(64)),
             owners: Register::new(),
             deferred: Queue::new(),
             table: PhantomData,
         }
     }
 
-    fn class(&self, class: u8) -> &ClassLock<H::Wait> {
+    fn class(&self, class: u8) -> &ClassLists<H::Wait> {
         // SAFETY: `& MAX_CLASSES - 1` is in bounds, MAX_CLASSES being a power of two.
         unsafe { self.classes.get_unchecked(usize::from(class) & (MAX_CLASSES - 1)) }
-    }
-
-    fn descriptors(&self, class: u8, slots: usize) -> &Descriptors<H::Wait> {
-        let [a, b, c, d, e] = &self.descriptors;
-        match slots.div_ceil(64) {
-            _ if class == TINY => &self.tiny_descriptors,
-            0..=2 => a,
-            3..=4 => b,
-            5..=8 => c,
-            9..=16 => d,
-            _ => e,
-        }
     }
 
     /// Takes the frees of other threads into a span that has no owner and whose class is locked.
@@ -172,31 +156,66 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         }
     }
 
-    /// Gives the pages of a span without used slots to `cache` or to the heap, and its descriptor
-    /// to the pool.
-    fn discard(&self, span: SpanRef, cache: Option<&PageCache>) {
-        let descriptors = self.descriptors(span.class(), span.slots());
-        if span.class() != LARGE {
-            self.assert_unmarked(span);
-        }
+    /// Gives the pages of a span without used slots to `stash` or to the heap, and its descriptor
+    /// to `stash` or to the pool.
+    fn discard(&self, span: SpanRef, stash: Option<&Stash>) {
         let (base, all) = (span.base(), span.pages());
         // A guard that the system leaves one is lost to the heap.
         let lost = span.is_guarded() && !self.drop_guard(span);
         let pages = all - usize::from(lost);
-        span.set_place(Place::Pool);
-        // SAFETY: no slot is used, so nobody uses the pages, and this thread is the holder.
+        self.forget(span, stash);
+        // SAFETY: no slot is used, so nobody uses the pages, of which no span is left.
         let freed = unsafe {
-            self.heap.set_span(base, all, ptr::null_mut());
-            match cache {
-                Some(cache) => self.heap.free_cached(cache, base, pages),
+            match stash {
+                Some(stash) => self.heap.free_cached(&stash.pages, base, pages),
                 None => self.heap.free(base, pages),
             }
         };
         if freed.is_err() {
             self.die(Misuse::DoubleFree, base, 0);
         }
-        // SAFETY: the descriptor came from this pool, and no freer is left in it (`remote`).
-        unsafe { descriptors.pool.put(span.as_ptr()) };
+    }
+
+    /// Ends a span without used slots: its pages are no span's, and its descriptor is free.
+    fn forget(&self, span: SpanRef, stash: Option<&Stash>) {
+        // SAFETY: this thread is the holder, and nobody uses the pages.
+        unsafe { self.heap.set_span(span.base(), span.pages(), ptr::null_mut()) };
+        self.end(span, stash);
+    }
+
+    /// Frees the descriptor of a span without used slots, whose pages are no more this span's.
+    fn end(&self, span: SpanRef, stash: Option<&Stash>) {
+        if span.class() != LARGE {
+            self.assert_unmarked(span);
+        }
+        span.set_place(Place::Pool);
+        // SAFETY: this thread is the holder; no freer is left in the descriptor (`remote`).
+        unsafe { self.descriptors.put(span, Kind::of(span.class(), span.slots()), stash) };
+    }
+
+    /// Makes `run` a span of `class`, owned by the cache with `queue`. None if there is no descriptor.
+    ///
+    /// # Safety
+    /// This thread owns the run, which has room for so many slots, and the stash.
+    unsafe fn begin(
+        &self,
+        class: u8,
+        slots: u32,
+        run: Run,
+        queue: &Queue<Span>,
+        stash: &Stash,
+    ) -> Option<SpanRef> {
+        let slots = slots as usize;
+        let kind = Kind::of(class, slots);
+        let (span, words) = self.descriptors.get(&self.heap, kind, Some(stash))?;
+        // SAFETY: the descriptor is from the pool for this many words, the run this thread's; entries
+        // of this heap are descriptors of spans.
+        unsafe {
+            span.cut(words, class, class_facts::<T>(class), slots, run);
+            span.ownership().claim(queue);
+            self.heap.set_span(run.address, run.pages, span.as_ptr().as_ptr().cast());
+        }
+        Some(span)
     }
 }
 
@@ -263,62 +282,107 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     }
 
     fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef> {
-        let lists = self.class(class).lock();
+        let class = self.class(class);
+        // A span that was listed just now may be missed: that costs another one, no more.
+        if !class.partial.load(Ordering::Relaxed) {
+            return None;
+        }
+        let lists = class.lists.lock();
         let span = lists.partial.pop()?;
+        class.note(&lists);
         span.set_place(Place::Current);
         span.ownership().claim(queue);
         Some(span)
     }
 
-    fn cut(&self, class: u8, queue: &Queue<Span>, cache: &PageCache) -> Option<SpanRef> {
+    fn cut(&self, class: u8, queue: &Queue<Span>, stash: &Stash) -> Option<SpanRef> {
         let facts = class_facts::<T>(class);
         if class == TINY && facts.bytes as usize != TINY_BYTES {
             return None;
         }
-        // SAFETY: the caller is the only user of its page cache.
-        let alloc = |pages: u32| unsafe { self.heap.alloc_cached(cache, pages as usize) };
+        // SAFETY: the caller is the only user of its stash.
+        let alloc = |pages: u32| unsafe { self.heap.alloc_cached(&stash.pages, pages as usize) };
         let (run, slots) = match alloc(facts.span_pages) {
             Some(run) => (run, facts.span_slots),
             None => (alloc(facts.pages)?, facts.slots),
         };
-        let slots = slots as usize;
-        let descriptors = self.descriptors(class, slots);
-        let Some(descriptor) = descriptors.pool.get(&self.heap) else {
+        // SAFETY: the run was just handed out, and has the room that the table says.
+        let span = unsafe { self.begin(class, slots, run, queue, stash) };
+        if span.is_none() {
             // SAFETY: the run was just handed out and is unused.
-            let _ = unsafe { self.heap.free_cached(cache, run.address, run.pages) };
-            return None;
+            let _ = unsafe { self.heap.free_cached(&stash.pages, run.address, run.pages) };
+        }
+        span
+    }
+
+    unsafe fn recut(
+        &self,
+        span: SpanRef,
+        class: u8,
+        queue: &Queue<Span>,
+        stash: &Stash,
+    ) -> Option<SpanRef> {
+        let facts = class_facts::<T>(class);
+        let slots = match span.pages() as u32 {
+            pages if pages == facts.span_pages => facts.span_slots,
+            pages if pages == facts.pages => facts.slots,
+            _ => return None,
         };
-        // SAFETY: the descriptor is from the pool for this many words, the run has the room that
-        // the table says.
-        let span = unsafe {
-            let span = SpanRef::from_descriptor(descriptor);
-            span.cut(descriptors.words, class, facts, slots, run);
-            span
-        };
-        span.ownership().claim(queue);
-        // SAFETY: this thread owns the run; entries of this heap are descriptors of spans.
-        unsafe { self.heap.set_span(run.address, run.pages, descriptor.as_ptr().cast()) };
+        let run = Run { address: span.base(), pages: span.pages(), zeroed: false };
+        if Kind::of(class, slots as usize) != Kind::of(span.class(), span.slots()) {
+            // SAFETY: the caller owns the span, so the run is its own.
+            let other = unsafe { self.begin(class, slots, run, queue, stash) }?;
+            span.ownership().disclaim();
+            self.end(span, Some(stash));
+            return Some(other);
+        }
+        self.assert_unmarked(span);
+        // SAFETY: as above; the descriptor has the words of its pool, which serves the class too.
+        unsafe { span.cut(span.words(), class, facts, slots as usize, run) };
         Some(span)
     }
 
-    unsafe fn release(&self, span: SpanRef, cache: &PageCache) {
+    unsafe fn release(&self, span: SpanRef, stash: &Stash) {
         span.ownership().disclaim();
-        self.discard(span, Some(cache));
+        self.discard(span, Some(stash));
+    }
+
+    unsafe fn release_window(&self, window: usize, spans: &SpanList, stash: &Stash) {
+        let mut pages = 0;
+        while let Some(span) = spans.pop() {
+            let first = (span.base() - window) / PAGE_BYTES;
+            pages |= (u64::MAX >> (64 - span.pages())) << first;
+            span.ownership().disclaim();
+            self.forget(span, Some(stash));
+        }
+        // SAFETY: no slot of these pages is used, and no span of them is left.
+        if unsafe { self.heap.free_window(&stash.pages, window, pages) }.is_err() {
+            self.die(Misuse::DoubleFree, window, 0);
+        }
+    }
+
+    unsafe fn flush(&self, stash: &Stash) {
+        // SAFETY: the caller is the only user of the stash.
+        unsafe { self.heap.flush(&stash.pages) };
+        self.descriptors.flush(stash);
     }
 
     unsafe fn give(&self, span: SpanRef) {
-        let lists = self.class(span.class()).lock();
+        let class = self.class(span.class());
+        let lists = class.lists.lock();
         span.ownership().disclaim();
         if span.stranded().take() && !fault::seeded(Fault::GiveForgetsToken) {
             self.fold(span);
         }
         self.settle(&lists, span);
+        class.note(&lists);
     }
 
     unsafe fn deliver(&self, span: SpanRef) {
+        let class = self.class(span.class());
         // SAFETY: the caller holds the token; the class lock guards the owner.
         unsafe {
-            deliver(span.as_ptr(), self.class(span.class()), |lists, span| {
+            deliver(span.as_ptr(), &class.lists, |lists, span| {
                 let span = SpanRef::from_descriptor(span);
                 // A span that is on no list has no slot that anybody could free.
                 if !matches!(span.place(), Place::Partial | Place::Full) {
@@ -327,6 +391,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
                 lists.remove(span);
                 self.fold(span);
                 self.settle(lists, span);
+                class.note(lists);
             });
         }
     }
@@ -334,8 +399,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef> {
         u32::try_from(pages).ok()?;
         let run = self.heap.alloc(pages, align_pages)?;
-        let descriptors = self.descriptors(LARGE, 1);
-        let Some(descriptor) = descriptors.pool.get(&self.heap) else {
+        let Some((span, words)) = self.descriptors.get(&self.heap, Kind::of(LARGE, 1), None) else {
             // SAFETY: the run was just handed out and is unused.
             let _ = unsafe { self.heap.free(run.address, run.pages) };
             return None;
@@ -343,11 +407,10 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         // SAFETY: the descriptor is from the pool, this thread owns the run; entries of this heap
         // are descriptors of spans.
         unsafe {
-            let span = SpanRef::from_descriptor(descriptor);
-            span.cut_large(descriptors.words, run);
-            self.heap.set_span(run.address, run.pages, descriptor.as_ptr().cast());
-            Some(span)
+            span.cut_large(words, run);
+            self.heap.set_span(run.address, run.pages, span.as_ptr().as_ptr().cast());
         }
+        Some(span)
     }
 
     unsafe fn deliver_or_defer(&self, span: SpanRef) {
@@ -431,24 +494,15 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     }
 
     fn for_each_span(&self, mut visit: impl FnMut(SpanRef)) {
-        for descriptors in self.descriptors.iter().chain([&self.tiny_descriptors]) {
-            descriptors.pool.objects().for_each(|descriptor| {
-                // SAFETY: the pool holds descriptors of spans; one that was never cut is all zero,
-                // and so at `Place::Pool`.
-                let span = unsafe { SpanRef::from_descriptor(descriptor) };
-                if span.place() != Place::Pool {
-                    visit(span);
-                }
-            });
-        }
+        // A descriptor that was never cut is all zero, and so at `Place::Pool`.
+        self.descriptors.all().filter(|span| span.place() != Place::Pool).for_each(&mut visit);
     }
 
     fn locks(&self) -> usize {
-        let classes = self.classes.iter().map(|class| class.acquisitions());
-        let descriptors = self.descriptors.iter().chain([&self.tiny_descriptors]);
+        let classes = self.classes.iter().map(|class| class.lists.acquisitions());
         classes
-            .chain(descriptors.map(|descriptors| descriptors.pool.acquisitions()))
-            .fold(self.owners.acquisitions(), usize::wrapping_add)
+            .chain([self.descriptors.acquisitions(), self.owners.acquisitions()])
+            .fold(0, usize::wrapping_add)
     }
 
     #[cold]

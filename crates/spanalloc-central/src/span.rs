@@ -51,7 +51,7 @@ pub const TINY_BYTES: usize = 16;
 /// | Current | nothing: a bin takes from it | exhausted -> Full; its owner exits -> Partial or Full |
 /// | Partial | the holder's partial list | refill -> Current; no slot used -> Empty or Pool |
 /// | Full    | the holder's full list    | enough slots freed -> Partial                   |
-/// | Empty   | the owner's partial list  | refill -> Current; no room for it -> Pool       |
+/// | Empty   | the owner's empty spans   | refill -> Current; no room for it -> Pool       |
 /// | Large   | nothing                   | free -> Pool                                    |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -66,7 +66,7 @@ pub enum Place {
     Full = 3,
     /// One large object.
     Large = 4,
-    /// On its owner's partial list, and kept although no slot is used.
+    /// Among its owner's empty spans: kept although no slot is used.
     Empty = 5,
 }
 

@@ -20,7 +20,7 @@ impl SpanRef {
     }
 
     /// Whether the large object lives.
-    pub(crate) fn is_large_live(self) -> bool {
+    pub fn is_large_live(self) -> bool {
         self.head().left.load(Ordering::Relaxed) == 1
     }
 
@@ -29,6 +29,11 @@ impl SpanRef {
         let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
         self.shared().bytes.store(bytes, Ordering::Relaxed);
         self.shared().pages.store(pages as u32, Ordering::Relaxed);
+    }
+
+    /// Makes the span of a large object that ended that of another one. For whoever ended it.
+    pub fn begin_large(self) {
+        self.head().left.store(1, Ordering::Relaxed);
     }
 
     /// Gives a large object other pages. For the object's owner only.

@@ -89,6 +89,16 @@ unsafe impl Pages for Refusing {
         unsafe { self.inner.free_cached(cache, address, pages) }
     }
 
+    unsafe fn free_window(
+        &self,
+        cache: &PageCache,
+        window: usize,
+        pages: u64,
+    ) -> Result<(), PageError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.free_window(cache, window, pages) }
+    }
+
     unsafe fn flush(&self, cache: &PageCache) {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.flush(cache) }

@@ -23,11 +23,11 @@ use operation::{Operation, operation};
 use proptest::prelude::*;
 use spanalloc_central::remote::Marked;
 use spanalloc_central::{
-    Central, CentralLists, LARGE, Owner, Place, Put, SpanRef, TINY, TINY_BYTES, TinyDrop,
+    Central, CentralLists, LARGE, Owner, Place, Put, SpanRef, Stash, TINY, TINY_BYTES, TinyDrop,
 };
 use spanalloc_classes::{ClassTable, Rule, SizeClasses};
 use spanalloc_os::Mmap;
-use spanalloc_pages::{PAGE_BYTES, PageCache, PageHeap, Pages};
+use spanalloc_pages::{PAGE_BYTES, PageHeap, Pages};
 use spanalloc_testkit::Returning;
 
 const OWNERS: usize = 3;
@@ -77,7 +77,7 @@ impl Known {
 
 struct Member {
     owner: &'static Owner,
-    pages: PageCache,
+    stash: Stash,
     /// Spans whose tokens were delivered, oldest first.
     queued: Vec<usize>,
     closed: bool,
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         // SAFETY: the layout is always this one; owners stay as long as the heap's source.
         let owner = unsafe { self.lists.register(Layout::new::<Owner>()).unwrap().as_ref() };
         assert!(owner.is_active() && owner.queue.is_empty());
-        Member { owner, pages: PageCache::new(), queued: Vec::new(), closed: false }
+        Member { owner, stash: Stash::new(), queued: Vec::new(), closed: false }
     }
 
     fn owned(&self, owner: usize) -> Vec<usize> {
@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
         if member.closed {
             return;
         }
-        let span = self.lists.cut(class, &member.owner.queue, &member.pages).unwrap();
+        let span = self.lists.cut(class, &member.owner.queue, &member.stash).unwrap();
         let slot_bytes = if class == TINY { 16 } else { Few::CLASSES.class(class).bytes as usize };
         assert_eq!((span.class(), span.bytes(), span.used()), (class, slot_bytes, 0));
         assert_eq!(span.place(), Place::Current);
@@ -365,7 +365,7 @@ impl<'a> Run<'a> {
     fn release(&mut self, owner: usize, at: usize) {
         let span = self.spans[&at].span;
         // SAFETY: the owner's part of the test; no slot is used.
-        unsafe { self.lists.release(span, &self.members[owner].pages) };
+        unsafe { self.lists.release(span, &self.members[owner].stash) };
         self.gone(at);
     }
 
@@ -397,7 +397,7 @@ impl<'a> Run<'a> {
         let member = &self.members[owner];
         // SAFETY: the owner owns nothing, and its queue is closed.
         unsafe {
-            self.heap.flush(&member.pages);
+            self.lists.flush(&member.stash);
             self.lists.unregister(member.owner);
         }
         assert!(!member.owner.is_active());
@@ -481,7 +481,7 @@ impl<'a> Run<'a> {
         self.lists.for_each_span(|_| spans += 1);
         assert_eq!(spans, self.spans.len() + self.large.len());
         let stats = self.heap.stats();
-        let cached: usize = self.members.iter().map(|member| member.pages.free_pages()).sum();
+        let cached: usize = self.members.iter().map(|member| member.stash.free_pages()).sum();
         let spans = self.spans.values().map(|known| known.span).chain(self.large.iter().copied());
         assert_eq!(stats.pages_in_use, spans.map(SpanRef::pages).sum::<usize>() + cached);
     }

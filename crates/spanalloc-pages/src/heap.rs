@@ -156,6 +156,16 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         unsafe { self.give_cached(cache, address, pages) }
     }
 
+    unsafe fn free_window(
+        &self,
+        cache: &PageCache,
+        window: usize,
+        pages: u64,
+    ) -> Result<(), PageError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.give_window(cache, window, pages) }
+    }
+
     unsafe fn flush(&self, cache: &PageCache) {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.flush_cached(cache) }

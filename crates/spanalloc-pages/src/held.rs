@@ -6,6 +6,7 @@ use spanalloc_sync::{LockGuard, rank};
 use crate::bitmap::{CHUNK_PAGE_BITS, CHUNK_PAGES};
 use crate::chunk::{Chunk, Segment, segments};
 use crate::heap::PageHeap;
+use crate::page_cache::WINDOW_BYTES;
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, Run};
 use crate::slot::{CHUNK_SHIFT, Slot};
 use crate::summary::Summary;
@@ -253,6 +254,22 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         self.state.free += mask.count_ones() as usize;
         self.summarise(index, true, index);
         self.note_dirty(page, 64);
+    }
+
+    /// Gives the pages of `mask`, of one aligned block of 64, back dirty.
+    pub(crate) fn free_block(&mut self, base: usize, mask: u64) -> Result<(), PageError> {
+        let page = page_of(base);
+        let word = (page as usize % CHUNK_PAGES) / 64;
+        let foreign = PageError::NotOurs { address: base };
+        let chunk = self.chunk(page >> CHUNK_PAGE_BITS).ok_or(foreign)?;
+        if mask & !chunk.ours.word(word) != 0 || base % WINDOW_BYTES != 0 {
+            return Err(foreign);
+        }
+        if mask & chunk.free.word(word) != 0 {
+            return Err(PageError::AlreadyFree { address: base, pages: 64 });
+        }
+        self.give_block(base, mask, 0);
+        Ok(())
     }
 
     /// Takes every free page of the aligned block of 64 that `page` lies in, Ready. Returns the

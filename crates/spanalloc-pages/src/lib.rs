@@ -18,7 +18,7 @@ mod tree;
 mod walk;
 
 pub use heap::PageHeap;
-pub use page_cache::PageCache;
+pub use page_cache::{PageCache, WINDOW_BYTES};
 pub use pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
 pub use pool::{Pool, Pooled};
 pub use walk::PageState;

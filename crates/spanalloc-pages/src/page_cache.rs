@@ -8,8 +8,8 @@ use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, Run};
 
 /// Pages of the largest run that is served from a page cache.
 const CACHED_PAGES: usize = 16;
-/// Bytes of the window: 64 pages.
-const WINDOW_BYTES: usize = 64 * PAGE_BYTES;
+/// Bytes of the window of a [`PageCache`]: 64 pages.
+pub const WINDOW_BYTES: usize = 64 * PAGE_BYTES;
 
 /// Up to 64 free pages that one thread took from the heap at once.
 ///
@@ -55,6 +55,12 @@ impl PageCache {
     /// Pages that the cache could hand out now. Any thread may ask.
     pub fn free_pages(&self) -> usize {
         self.free.load(Ordering::Relaxed).count_ones() as usize
+    }
+
+    /// Whether the cache has a run of `pages` pages.
+    #[inline]
+    pub fn has(&self, pages: usize) -> bool {
+        pages <= CACHED_PAGES && runs_of(self.free.load(Ordering::Relaxed), pages as u32) != 0
     }
 
     /// Takes the lowest run of `pages` pages.
@@ -151,6 +157,25 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         }
         cache.free.store(free | mask, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// See [`Pages::free_window`](crate::Pages::free_window).
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn give_window(
+        &self,
+        cache: &PageCache,
+        window: usize,
+        pages: u64,
+    ) -> Result<(), PageError> {
+        let free = cache.free.load(Ordering::Relaxed);
+        let ours = cache.ours.load(Ordering::Relaxed);
+        if cache.base.load(Ordering::Relaxed) == window && pages & !ours == 0 && pages & free == 0 {
+            cache.free.store(free | pages, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.hold().free_block(window, pages)
     }
 
     /// See [`Pages::flush`](crate::Pages::flush).

@@ -5,7 +5,7 @@ use spanalloc_os::Report;
 use spanalloc_sync::Wait;
 use thiserror::Error;
 
-use crate::PageCache;
+use crate::{PageCache, WINDOW_BYTES};
 
 /// log2 of [`PAGE_BYTES`].
 pub const PAGE_SHIFT: u32 = 13;
@@ -142,6 +142,27 @@ pub unsafe trait Pages {
         pages: usize,
     ) -> Result<(), PageError>;
 
+    /// As [`free_cached`](Self::free_cached), of several runs that lie in one window: bit i of `pages` is
+    /// page i from `window` on, whose address is a multiple of [`WINDOW_BYTES`].
+    ///
+    /// # Errors
+    /// As [`free`](Self::free), but some of the runs may be free then.
+    ///
+    /// # Safety
+    /// As [`free_cached`](Self::free_cached), of each page.
+    unsafe fn free_window(
+        &self,
+        cache: &PageCache,
+        window: usize,
+        pages: u64,
+    ) -> Result<(), PageError> {
+        debug_assert!(window % WINDOW_BYTES == 0);
+        (0..64).filter(|page| pages >> page & 1 != 0).try_for_each(|page| {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { self.free_cached(cache, window + page * PAGE_BYTES, 1) }
+        })
+    }
+
     /// Gives every page of `cache` back to the heap.
     ///
     /// # Safety
@@ -265,6 +286,16 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     ) -> Result<(), PageError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).free_cached(cache, address, pages) }
+    }
+
+    unsafe fn free_window(
+        &self,
+        cache: &PageCache,
+        window: usize,
+        pages: u64,
+    ) -> Result<(), PageError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).free_window(cache, window, pages) }
     }
 
     #[inline]

@@ -61,6 +61,18 @@ struct Free<T> {
 // with it on its thread.
 unsafe impl<T> Send for Free<T> {}
 
+impl<T: Pooled> Free<T> {
+    /// Takes the object freed last.
+    fn pop(&mut self) -> Option<NonNull<T>> {
+        let object = NonNull::new(self.first)?;
+        // SAFETY: free objects are valid and stay mapped; the list is guarded by the lock.
+        // Relaxed: the lock orders the links.
+        self.first = unsafe { T::next(object) }.load(Ordering::Relaxed);
+        self.count -= 1;
+        Some(object)
+    }
+}
+
 impl<T: Pooled, W: Wait> Pool<T, W> {
     /// An empty pool of objects of `bytes_per_object` bytes, or as many as `T` has if that is more,
     /// rounded up to a multiple of 128.
@@ -88,15 +100,19 @@ impl<T: Pooled, W: Wait> Pool<T, W> {
     /// caller's until it puts it back. None if `pages` has no more metadata. Every call is made
     /// with the same `pages`, or with ones that live equally long.
     pub fn get<P: Pages>(&self, pages: &P) -> Option<NonNull<T>> {
+        let mut object = None;
+        self.get_many(pages, 1, |got| object = Some(got));
+        object
+    }
+
+    /// As [`get`](Self::get), up to `most` objects at once: `each` is called with one after the other. The
+    /// pool's lock is held meanwhile.
+    pub fn get_many<P: Pages>(&self, pages: &P, most: usize, mut each: impl FnMut(NonNull<T>)) {
         let mut free = self.lock.lock();
-        if let Some(object) = NonNull::new(free.first) {
-            // SAFETY: free objects are valid and stay mapped; the list is guarded by the lock.
-            // Relaxed: the lock orders the links.
-            free.first = unsafe { T::next(object) }.load(Ordering::Relaxed);
-            free.count -= 1;
-            return Some(object);
+        for _ in 0..most {
+            let Some(object) = free.pop().or_else(|| self.make_slow(pages)) else { return };
+            each(object);
         }
-        self.make_slow(pages)
     }
 
     /// Takes an object back.
@@ -105,11 +121,22 @@ impl<T: Pooled, W: Wait> Pool<T, W> {
     /// The object came from [`get`](Self::get) of this pool, was not put back since, and is no
     /// longer used by its owner. Others may still read its atomics.
     pub unsafe fn put(&self, object: NonNull<T>) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.put_many(core::iter::once(object)) };
+    }
+
+    /// Takes several objects back. The pool's lock is held while `objects` is asked for them.
+    ///
+    /// # Safety
+    /// As for [`put`](Self::put), of each of them.
+    pub unsafe fn put_many(&self, objects: impl Iterator<Item = NonNull<T>>) {
         let mut free = self.lock.lock();
-        // SAFETY: the object is valid by the caller's promise. Relaxed: the lock orders the links.
-        unsafe { T::next(object) }.store(free.first, Ordering::Relaxed);
-        free.first = object.as_ptr();
-        free.count += 1;
+        for object in objects {
+            // SAFETY: the object is valid by the caller's promise. Relaxed: the lock orders the links.
+            unsafe { T::next(object) }.store(free.first, Ordering::Relaxed);
+            free.first = object.as_ptr();
+            free.count += 1;
+        }
     }
 
     /// A new object, of the last block or of a new one. The pool's lock is held.

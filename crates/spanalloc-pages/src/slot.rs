@@ -69,9 +69,9 @@ impl<G: Geometry> Slot<G> {
     /// As [`entry`](Self::entry), and the pages lie in this slot.
     #[inline]
     pub(crate) unsafe fn set_entries(slot: *mut Self, address: usize, count: usize, span: *mut ()) {
-        for index in 0..count {
-            // SAFETY: the caller's promise; the page lies in the slot.
-            let entry = unsafe { Self::entry(slot, address + (index << PAGE_SHIFT)) };
+        // SAFETY: the caller's promise; all entries are in the slot, one behind the other.
+        let entries = unsafe { core::slice::from_raw_parts(Self::entry(slot, address), count) };
+        for entry in entries {
             // Release pairs with the Acquire load in `span_of`: whoever finds the span sees what
             // was written to it before.
             entry.store(span, Ordering::Release);

@@ -71,6 +71,18 @@ impl Summary {
         }
     }
 
+    /// The summary of a parent of which this is the only child with a free page, the first or the last
+    /// one or one between, and has `pages` pages.
+    #[inline]
+    pub(crate) fn alone(self, pages: u64, first: bool, last: bool) -> Self {
+        let (start, longest, end) = if self.is_all() {
+            (pages, pages, pages)
+        } else {
+            (self.start(), self.longest(), self.end())
+        };
+        Self::new(if first { start } else { 0 }, longest, if last { end } else { 0 })
+    }
+
     /// Whether no page is free.
     #[inline]
     pub(crate) fn is_none(self) -> bool {
@@ -128,6 +140,19 @@ mod tests {
         assert_eq!((open.start(), open.longest(), open.end()), (515, 516, 516));
         assert_eq!(Summary::of_children(&[Summary::ALL; 8], 512), Summary::ALL);
         assert_eq!(Summary::of_children(&[Summary::default(); 8], 512), Summary(0));
+    }
+
+    #[test]
+    fn an_only_child_is_summarised_like_one_of_many() {
+        let children = [Summary::new(3, 5, 4), Summary::new(0, 9, 0), Summary::ALL];
+        for child in children {
+            for index in 0..8 {
+                let mut all = [Summary::default(); 8];
+                all[index] = child;
+                let expected = Summary::of_children(&all, 512);
+                assert_eq!(child.alone(512, index == 0, index == 7), expected, "{child:?} {index}");
+            }
+        }
     }
 
     #[test]

@@ -23,8 +23,37 @@ pub(crate) struct Node {
     free: [Summary; FANOUT],
     /// The node above; null in the root.
     parent: *mut Node,
+    /// One bit for each child that has a free page. Most nodes above an arena have but one child.
+    some: u8,
     /// The nodes below; null where there is none, and everywhere in a leaf.
     children: [*mut Node; FANOUT],
+}
+
+impl Node {
+    /// Sets the summary of a child; returns whether that is a change.
+    #[inline(always)]
+    fn put(&mut self, index: usize, value: Summary) -> bool {
+        let Some(slot) = self.free.get_mut(index) else { return false };
+        if *slot == value {
+            return false;
+        }
+        *slot = value;
+        let bit = 1 << index;
+        self.some = if value.is_none() { self.some & !bit } else { self.some | bit };
+        true
+    }
+
+    /// The summary of the node, whose children have `pages` pages each.
+    #[inline(always)]
+    fn summary(&self, pages: u64) -> Summary {
+        let only = self.some.trailing_zeros() as usize;
+        match self.free.get(only) {
+            Some(child) if self.some.is_power_of_two() => {
+                child.alone(pages, only == 0, only + 1 == FANOUT)
+            }
+            _ => Summary::of_children(&self.free, pages),
+        }
+    }
 }
 
 /// Where the first fit for a request is.
@@ -121,15 +150,10 @@ impl<G: Geometry> Tree<G> {
             // SAFETY: the leaf is a node by the caller's promise and parents are nodes; nodes are
             // never given back, and the lock that guards the tree is held.
             let here = unsafe { &mut *node };
-            let Some(slot) = here.free.get_mut((index & CHILD) as usize) else { return };
-            if *slot == value {
+            if !here.put((index & CHILD) as usize, value) || here.parent.is_null() {
                 return;
             }
-            *slot = value;
-            if here.parent.is_null() {
-                return;
-            }
-            value = Summary::of_children(&here.free, pages);
+            value = here.summary(pages);
             pages <<= FANOUT_BITS;
             index >>= FANOUT_BITS;
             node = here.parent;
@@ -159,14 +183,12 @@ impl<G: Geometry> Tree<G> {
         loop {
             // SAFETY: as in `set`.
             let here = unsafe { &mut *node };
-            if let Some(slot) = here.free.get_mut((index & CHILD) as usize) {
-                *slot = value;
-            }
+            here.put((index & CHILD) as usize, value);
             let more_children_come = index != last && index & CHILD != CHILD;
             if more_children_come || here.parent.is_null() {
                 return;
             }
-            value = Summary::of_children(&here.free, pages);
+            value = here.summary(pages);
             pages <<= FANOUT_BITS;
             index >>= FANOUT_BITS;
             last >>= FANOUT_BITS;

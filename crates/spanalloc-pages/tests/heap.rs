@@ -21,7 +21,7 @@ use spanalloc_os::{
     Any32, Any64, Faulty, Geometry, IosArm64, Limited, Mips32, Mmap, Native, OsSource, Verb,
     Windows64,
 };
-use spanalloc_pages::{PAGE_BYTES, PageCache, PageHeap, Pages, Pooled};
+use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageHeap, Pages, Pooled};
 use spanalloc_sync::Spin;
 use spanalloc_sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -489,4 +489,43 @@ fn threads_share_a_heap() {
     });
     let stats = heap.stats();
     assert_eq!((stats.pages_in_use, stats.pages_free), (0, stats.reserved / PAGE_BYTES));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_relocation_that_is_refused_costs_the_target_and_nothing_else() {
+    let heap: PageHeap<Faulty<Mmap>> = PageHeap::new(Faulty::new(Mmap::new()));
+    let word = |address: usize| std::ptr::with_exposed_provenance_mut::<u64>(address);
+    let from = heap.alloc(600, 1).unwrap();
+    for page in 0..600 {
+        // SAFETY: the run is handed out.
+        unsafe { word(from.address + page * PAGE_BYTES).write(page as u64) };
+    }
+    let kept = |address: usize| {
+        // SAFETY: the run there is handed out, and longer.
+        (0..600).all(|page| unsafe { word(address + page * PAGE_BYTES).read() } == page as u64)
+    };
+    let reserved = heap.stats().reserved;
+    let lost = heap.alloc_roomy(700, 1).unwrap();
+    heap.os().fail_nth(Verb::Relocate, 1);
+    // SAFETY: both runs are handed out and have no spans; the second is unused.
+    assert!(!unsafe { heap.relocate(from.address, lost, 600) });
+    assert!(kept(from.address));
+    let stats = heap.stats();
+    assert_eq!(stats.pages_in_use, 600);
+    assert_eq!(stats.pages_in_use + stats.pages_free, stats.reserved / PAGE_BYTES);
+    // SAFETY: pages that are no longer this heap's, which it must say.
+    let refused = unsafe { heap.free(lost.address, 700) };
+    assert_eq!(refused, Err(PageError::NotOurs { address: lost.address }));
+
+    let to = heap.alloc_roomy(700, 1).unwrap();
+    assert!(to.address >= lost.address + 700 * PAGE_BYTES || to.address < lost.address);
+    // SAFETY: as above.
+    assert!(unsafe { heap.relocate(from.address, to, 600) });
+    assert!(kept(to.address));
+    free(&heap, to.address, 700);
+    assert_eq!(heap.stats().pages_in_use, 0);
+    assert!(heap.stats().reserved >= reserved - 700 * PAGE_BYTES);
+    let again = heap.alloc(600, 1).unwrap();
+    assert_eq!((again.address, again.zeroed), (from.address, true), "what moved left zeros");
 }

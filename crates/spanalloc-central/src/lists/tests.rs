@@ -15,20 +15,16 @@ const CLASS: u8 = 5;
 struct Setup {
     lists: TestLists,
     queue: Queue<Span>,
-    pages: PageCache,
+    stash: Stash,
 }
 
 impl Setup {
     fn new() -> Self {
-        Self {
-            lists: CentralLists::new(Refusing::new()),
-            queue: Queue::new(),
-            pages: PageCache::new(),
-        }
+        Self { lists: CentralLists::new(Refusing::new()), queue: Queue::new(), stash: Stash::new() }
     }
 
     fn cut(&self, class: u8) -> Option<SpanRef> {
-        self.lists.cut(class, &self.queue, &self.pages)
+        self.lists.cut(class, &self.queue, &self.stash)
     }
 
     fn take(&self) -> Option<SpanRef> {
@@ -36,7 +32,7 @@ impl Setup {
     }
 
     fn pages_in_use(&self) -> usize {
-        self.lists.heap().stats().pages_in_use - self.pages.free_pages()
+        self.lists.heap().stats().pages_in_use - self.stash.free_pages()
     }
 
     fn spans(&self) -> Vec<SpanRef> {
@@ -94,7 +90,7 @@ fn a_span_is_cut_found_and_released() {
         assert_eq!(setup.lists.span_at(address), found);
     }
     // SAFETY: the test owns the span, of which no slot is used.
-    unsafe { setup.lists.release(span, &setup.pages) };
+    unsafe { setup.lists.release(span, &setup.stash) };
     assert_eq!((setup.spans(), setup.pages_in_use()), (Vec::new(), 0));
     assert_eq!(setup.lists.span_at(end - 1), None);
     assert_eq!(setup.cut(CLASS), Some(span), "the descriptor serves again");
@@ -153,7 +149,7 @@ fn tiny_spans_have_descriptors_of_their_own() {
     assert_eq!((span.class(), span.bytes()), (TINY, TINY_BYTES));
     assert_eq!(span.slots() * TINY_BYTES, span.pages() * PAGE_BYTES);
     // SAFETY: the test owns the span, of which no slot is used.
-    unsafe { setup.lists.release(span, &setup.pages) };
+    unsafe { setup.lists.release(span, &setup.stash) };
     let small = setup.cut(2).unwrap();
     assert_eq!(small.bytes(), TINY_BYTES);
     assert_ne!(small, span);
@@ -172,22 +168,7 @@ fn classes_that_do_not_exist_have_no_spans() {
     }
     let coarse = CentralLists::<Coarse, _>::new(setup.lists.heap());
     for (class, exists) in [(TINY, false), (1, true), (2, true), (3, false)] {
-        assert_eq!(coarse.cut(class, &setup.queue, &setup.pages).is_some(), exists);
-    }
-}
-
-#[test]
-fn every_span_gets_a_descriptor_with_room_for_its_slots() {
-    let setup = Setup::new();
-    for slots in 1..=MAX_SLOTS {
-        let words = setup.lists.descriptors(CLASS, slots).words;
-        assert!(words * 64 >= slots, "{slots} slots");
-        assert!(POOL_WORDS.iter().all(|other| *other >= words || other * 64 < slots), "{slots}");
-    }
-    for (class, facts) in Go67::CLASSES.iter() {
-        let span = setup.cut(class).unwrap();
-        assert_eq!(span.pages(), facts.span_pages as usize);
-        assert_eq!(use_slots(span, span.slots()).len(), facts.span_slots as usize);
+        assert_eq!(coarse.cut(class, &setup.queue, &setup.stash).is_some(), exists);
     }
 }
 
@@ -201,7 +182,7 @@ fn short_of_pages_the_span_is_as_the_table_says() {
     let span = setup.cut(class).unwrap();
     assert_eq!((span.pages(), span.slots()), (facts.pages as usize, facts.slots as usize));
     // SAFETY: the test owns the span, of which no slot is used.
-    unsafe { setup.lists.release(span, &setup.pages) };
+    unsafe { setup.lists.release(span, &setup.stash) };
     setup.lists.heap().most_pages.set(0);
     assert_eq!((setup.cut(class), setup.lists.alloc_large(1, 1)), (None, None));
     assert_eq!(setup.pages_in_use(), 0);
@@ -283,7 +264,7 @@ fn a_late_free_of_a_free_slot_is_noticed() {
 fn a_borrowed_central_is_one() {
     let setup = Setup::new();
     let central = &&setup.lists;
-    let span = central.cut(CLASS, &setup.queue, &setup.pages).unwrap();
+    let span = central.cut(CLASS, &setup.queue, &setup.stash).unwrap();
     use_slots(span, 1);
     // SAFETY: the test owns what it passes.
     unsafe {
@@ -292,9 +273,9 @@ fn a_borrowed_central_is_one() {
         central.give(span);
         assert_eq!(span.mark(0), Marked::Token);
         central.deliver(span);
-        let empty = central.cut(CLASS, &setup.queue, &setup.pages).unwrap();
+        let empty = central.cut(CLASS, &setup.queue, &setup.stash).unwrap();
         assert_eq!(central.span_at(empty.base()), Some(empty));
-        central.release(empty, &setup.pages);
+        central.release(empty, &setup.stash);
         let large = central.alloc_large(2, 1).unwrap();
         assert_eq!((central.resize_large(large, 1), large.pages()), (Some(false), 1));
         central.free_large(large, large.base());
@@ -306,5 +287,64 @@ fn a_borrowed_central_is_one() {
     }
     let mut spans = 0;
     central.for_each_span(|_| spans += 1);
-    assert_eq!((spans, central.heap().stats().pages_in_use - setup.pages.free_pages()), (0, 0));
+    assert_eq!((spans, central.heap().stats().pages_in_use - setup.stash.free_pages()), (0, 0));
+}
+
+#[test]
+fn a_span_of_every_class_holds_as_many_objects_as_the_table_says() {
+    let setup = Setup::new();
+    for (class, facts) in Go67::CLASSES.iter() {
+        let span = setup.cut(class).unwrap();
+        assert_eq!(span.pages(), facts.span_pages as usize);
+        assert_eq!(use_slots(span, span.slots()).len(), facts.span_slots as usize);
+    }
+}
+
+#[test]
+fn an_empty_span_becomes_one_of_another_class() {
+    let setup = Setup::new();
+    let recut = |span, class| {
+        // SAFETY: the test owns the span, which is on no list and of which no slot is used.
+        unsafe { setup.lists.recut(span, class, &setup.queue, &setup.stash) }
+    };
+    let facts = Go67::CLASSES.class(CLASS);
+    for (class, other) in Go67::CLASSES.iter() {
+        let old = setup.cut(CLASS).unwrap();
+        let base = old.base();
+        let Some(span) = recut(old, class) else {
+            assert!(facts.span_pages != other.span_pages && facts.span_pages != other.pages);
+            assert_eq!((old.class(), old.place()), (CLASS, Place::Current));
+            continue;
+        };
+        assert_eq!((span.class(), span.base(), span.used()), (class, base, 0));
+        assert_eq!((span.place(), span.zeroed()), (Place::Current, false));
+        assert!(span.ownership().is(&setup.queue) && span.slots() <= span.words() * 64);
+        assert_eq!(setup.lists.span_at(base + span.pages() * PAGE_BYTES - 1), Some(span));
+        assert_eq!(use_slots(span, span.slots()).len(), span.slots());
+        assert_eq!(setup.spans().iter().filter(|span| span.base() == base).count(), 1);
+    }
+}
+
+#[test]
+fn empty_spans_of_one_window_are_released_together() {
+    let setup = Setup::new();
+    let spans = [(); 5].map(|()| setup.cut(CLASS).unwrap());
+    let window = spans[0].base() & !(spanalloc_pages::WINDOW_BYTES - 1);
+    assert!(spans.iter().all(|span| span.base() - window < spanalloc_pages::WINDOW_BYTES));
+    // SAFETY: the test is the stash's only user.
+    unsafe { setup.lists.flush(&setup.stash) };
+    let before = setup.lists.heap().stats();
+    let list = SpanList::new();
+    spans[1..4].iter().for_each(|span| list.push(*span));
+    // SAFETY: the test owns the spans, which lie in the window.
+    unsafe { setup.lists.release_window(window, &list, &setup.stash) };
+    let after = setup.lists.heap().stats();
+    assert_eq!(before.pages_in_use - after.pages_in_use, 3 * spans[0].pages());
+    // One look at the figures takes the lock of the pages and that of the metadata.
+    assert_eq!(after.heap_locks - before.heap_locks, 2 + 1);
+    assert_eq!(setup.spans().len(), 2);
+    assert_eq!(
+        spans.map(|span| setup.lists.span_at(span.base()).is_some()),
+        [true, false, false, false, true]
+    );
 }

@@ -103,7 +103,7 @@ fn the_lowest_free_slots_are_taken_and_handed_out_first() {
     assert_eq!(span.used(), 66);
     assert_eq!(take(span, 3).0, [3, 64, 66]);
     assert_eq!(take(span, 3).0, [69, 70, 71]);
-    assert_eq!(take(span, 0).0, []);
+    assert_eq!(take(span, 0).0, [0_usize; 0]);
     assert_eq!(span.used(), 72);
 }
 

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use loom::thread;
 use spanalloc_central::remote::Marked;
-use spanalloc_central::{Central, CentralLists, Owner, Place, SpanRef};
+use spanalloc_central::{Central, CentralLists, Owner, Place, SpanRef, Stash};
 use spanalloc_classes::{ClassTable, Rule, SizeClasses};
-use spanalloc_pages::PageCache;
 use spanalloc_sync::model;
 
 use crate::explored;
@@ -55,7 +54,7 @@ pub fn new_lists() -> Arc<Lists> {
 pub struct Agent {
     lists: Arc<Lists>,
     owner: &'static Owner,
-    pages: PageCache,
+    stash: Stash,
     spans: Vec<SpanRef>,
 }
 
@@ -66,7 +65,7 @@ impl Agent {
     pub fn new(lists: &Arc<Lists>) -> Self {
         // SAFETY: the layout is always this; owners stay until the interleaving is over.
         let owner = unsafe { lists.register(Layout::new::<Owner>()).unwrap().as_ref() };
-        Self { lists: Arc::clone(lists), owner, pages: PageCache::new(), spans: Vec::new() }
+        Self { lists: Arc::clone(lists), owner, stash: Stash::new(), spans: Vec::new() }
     }
 
     fn cut(&mut self) -> SpanRef {
@@ -74,7 +73,7 @@ impl Agent {
     }
 
     pub fn cut_of(&mut self, class: u8) -> SpanRef {
-        let span = self.lists.cut(class, &self.owner.queue, &self.pages).unwrap();
+        let span = self.lists.cut(class, &self.owner.queue, &self.stash).unwrap();
         assert_eq!((span.used(), span.class(), span.place()), (0, class, Place::Current));
         self.spans.push(span);
         span
@@ -129,7 +128,7 @@ impl Agent {
             // SAFETY: this agent owns the span and has closed its queue.
             unsafe {
                 if span.used() == 0 {
-                    self.lists.release(span, &self.pages);
+                    self.lists.release(span, &self.stash);
                 } else {
                     self.lists.give(span);
                 }
@@ -346,7 +345,7 @@ pub fn descriptor_reuse_against_late_announcement() {
     if span.used() == 0 {
         owner.spans.clear();
         // SAFETY: the agent owns the span, in which no slot is used.
-        unsafe { lists.release(span, &owner.pages) };
+        unsafe { lists.release(span, &owner.stash) };
         let next = owner.cut_of(QUARTER);
         assert_eq!(next, span, "the descriptor freed last is used first");
         assert_eq!(owner.objects(next, 1), 1);
