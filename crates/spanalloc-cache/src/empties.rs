@@ -19,7 +19,7 @@ use crate::cache::Cache;
 use crate::policy::Policy;
 
 /// The most bytes of empty spans that a thread keeps.
-const MOST_BYTES: usize = 32 << 20;
+const MOST_BYTES: usize = 64 << 20;
 /// What is left of them when there were more.
 const TRIMMED_BYTES: usize = MOST_BYTES - MOST_BYTES / 8;
 /// So many bytes may be kept without being needed,
