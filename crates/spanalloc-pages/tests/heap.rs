@@ -325,15 +325,6 @@ fn pages_go_back_highest_first_and_come_again_as_zero() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
-fn arenas_grow_upwards() {
-    let heap: PageHeap<Mmap> = PageHeap::new(Mmap::new());
-    let pages = Native::ARENA_BYTES / PAGE_BYTES;
-    let arenas: Vec<usize> = (0..4).map(|_| heap.alloc(pages, 1).unwrap().address).collect();
-    assert!(arenas.is_sorted(), "{arenas:x?}");
-}
-
-#[test]
 fn metadata_is_zeroed_aligned_apart_and_guarded() {
     let heap: PageHeap<Watched<Mmap>> = PageHeap::new(Watched::new(Mmap::new()));
     let page = heap.os().page_bytes();
