@@ -6,8 +6,10 @@ use std::ptr;
 
 /// What the allocator takes from the system at once.
 const CHUNK_BYTES: usize = 1 << 20;
-/// The memory that pair loops go round in. It fits the processor's first caches.
+/// The memory that pair loops go round in, at most.
 const RING_BYTES: usize = 64 << 10;
+/// The part of it that small objects go round in: it fits the processor's first cache.
+const SMALL_RING_BYTES: usize = 4 << 10;
 /// The alignment of chunks.
 const CHUNK_ALIGN: usize = 64;
 
@@ -68,7 +70,7 @@ fn refill(layout: Layout) -> *mut u8 {
         Some(ring) => {
             let ring = if ring.is_null() { new_chunk(RING_BYTES) } else { ring };
             RING.set(Some(ring));
-            (ring, RING_BYTES)
+            (ring, (4 * layout.size()).clamp(SMALL_RING_BYTES, RING_BYTES))
         }
     };
     if chunk.is_null() {

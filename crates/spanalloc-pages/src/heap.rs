@@ -107,7 +107,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     #[inline(never)]
     fn metadata_from_pages(&self, layout: Layout) -> Option<NonNull<u8>> {
         let need = layout.size().div_ceil(PAGE_BYTES).max(1);
-        let plenty = self.stats().pages_free / 32;
+        let plenty = self.stats().pages_free / 8;
         let align = layout.align().div_ceil(PAGE_BYTES);
         let run = self
             .alloc_run(need.max(plenty.min(METADATA_PAGES)), align, Use::Any)

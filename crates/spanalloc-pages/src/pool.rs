@@ -109,8 +109,10 @@ impl<T: Pooled, W: Wait> Pool<T, W> {
     /// pool's lock is held meanwhile.
     pub fn get_many<P: Pages>(&self, pages: &P, most: usize, mut each: impl FnMut(NonNull<T>)) {
         let mut free = self.lock.lock();
-        for _ in 0..most {
-            let Some(object) = free.pop().or_else(|| self.make_slow(pages)) else { return };
+        for got in 0..most {
+            // Memory for new ones is not taken before it is needed.
+            let new = || if got == 0 { self.make_slow(pages) } else { None };
+            let Some(object) = free.pop().or_else(new) else { return };
             each(object);
         }
     }
