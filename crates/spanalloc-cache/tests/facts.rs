@@ -432,3 +432,35 @@ fn what_magazines_keep_grows_with_use_and_is_bounded_for_the_thread() {
         assert!(cached(&mut cache) > 256 << 10);
     });
 }
+
+#[test]
+fn a_thread_keeps_what_it_needs_of_its_empty_spans() {
+    const MB: usize = 1 << 20;
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::<_, Fast>::with_policy(central);
+        // Allocates and frees that many bytes; the most bytes that were in use meanwhile.
+        let wave = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, Fast>, size, bytes: usize| {
+            let objects: Vec<_> =
+                (0..bytes / size).map(|_| cache.alloc(layout(size, 8)).unwrap()).collect();
+            let most = cache.snapshot().unwrap().pages.pages_in_use * 8192;
+            for object in objects {
+                // SAFETY: the object is live with this layout.
+                unsafe { cache.free(object, layout(size, 8)) };
+            }
+            most
+        };
+        let in_use = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, Fast>| {
+            cache.snapshot().unwrap().pages.pages_in_use * 8192
+        };
+        wave(&mut cache, 64, 16 * MB);
+        assert!(in_use(&mut cache) > 15 * MB, "the next wave finds all of it");
+        // Another size, in spans with more pages, takes the place of the first one.
+        let most = wave(&mut cache, 1000, 16 * MB);
+        assert!(most < 16 * MB + 16 * MB / 4, "{most} bytes");
+        // Small waves go on for long: what they do not need goes back.
+        for _ in 0..2000 {
+            wave(&mut cache, 64, MB / 4);
+        }
+        assert!(in_use(&mut cache) < 3 * MB, "{} bytes", in_use(&mut cache));
+    });
+}

@@ -21,9 +21,9 @@
 //! Plain loads and stores are relaxed atomics here because statistics read them at any time.
 
 use core::mem::{align_of, offset_of, size_of};
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
-use spanalloc_classes::{Class, MAX_SLOTS};
+use spanalloc_classes::MAX_SLOTS;
 use spanalloc_pages::{Pooled, Run};
 use spanalloc_sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
@@ -167,44 +167,6 @@ const _: () = assert!(
             && descriptor_bytes(2, false) == 2 * LINE
             && descriptor_bytes(4, false) == 3 * LINE)
 );
-
-/// `2^64 / bytes`, rounded up: the factor by which an offset in a span is divided by the `bytes` of a
-/// slot. The high half of the product is the index of the slot that the offset lies in, the low
-/// half is less than the factor at the first byte of a slot, and there alone.
-///
-/// Let `e = reciprocal * bytes - 2^64`; rounding up makes it `0 <= e < bytes`. The product of
-/// `offset = q * bytes + r` and the reciprocal is `q * 2^64 + q * e + r * reciprocal`. The last
-/// two terms stay below `2^64` if `(q + 1) * e <= reciprocal`, for `r` is less than `bytes`;
-/// and then `q * e` is less than the reciprocal. With slots of less than 4 GB, of which a span has
-/// at most `MAX_SLOTS`, that is so by far: both `q` and `e` would have to be beyond any span.
-/// Of 0 bytes it is 0, and no offset is the start of a slot.
-#[inline]
-pub(crate) const fn reciprocal(bytes: u32) -> u64 {
-    match u64::MAX.checked_div(bytes as u64) {
-        Some(quotient) => quotient + 1,
-        None => 0,
-    }
-}
-
-/// What [`SpanRef::take`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// How many slots.
-    pub count: usize,
-    /// Whether all of them are known to hold zeros.
-    pub zeroed: bool,
-}
-
-/// What [`SpanRef::put`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
-    /// The slot is free again.
-    Done,
-    /// The slot is free again, and the span may have to change its place.
-    Notify,
-    /// The slot was free already: nothing was done.
-    Twice,
-}
 
 /// A span, by its descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -400,26 +362,6 @@ impl SpanRef {
         &self.shared().stranded
     }
 
-    /// Makes a descriptor from the pool the span of `run`, all slots free, at [`Place::Current`].
-    ///
-    /// # Safety
-    /// The caller took the descriptor from the pool for `words` words, which hold `slots` bits, and
-    /// owns the run, which has room for that many slots of the class.
-    pub unsafe fn cut(self, words: usize, class: u8, facts: &Class, slots: usize, run: Run) {
-        self.begin(words, class, slots, run);
-        self.head().reciprocal.store(reciprocal(facts.bytes), Ordering::Relaxed);
-        let shared = self.shared();
-        shared.bytes.store(facts.bytes, Ordering::Relaxed);
-        shared.pages.store(run.pages as u32, Ordering::Relaxed);
-        shared.fresh.store(0, Ordering::Relaxed);
-        for word in 0..words {
-            let left = slots.saturating_sub(word * 64);
-            let bits = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
-            self.free_word(word).store(bits, Ordering::Relaxed);
-        }
-        self.set_place(Place::Current);
-    }
-
     /// What all spans begin with: nothing used yet.
     pub(crate) fn begin(self, words: usize, class: u8, slots: usize, run: Run) {
         let head = self.head();
@@ -433,119 +375,6 @@ impl SpanRef {
         self.shared().notify.store(0, Ordering::Relaxed);
         self.shared().words.store(words as u8, Ordering::Relaxed);
         self.shared().zeroed.store(run.zeroed, Ordering::Relaxed);
-    }
-
-    /// The slot that `address` lies in. The address is inside the span.
-    #[inline(always)]
-    pub fn slot_of(self, address: usize) -> usize {
-        let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
-        ((self.offset_of(address) as u128 * u128::from(reciprocal)) >> 64) as usize
-    }
-
-    /// The slot that starts at `address`, which lies in the span; None if none does, and always for
-    /// a large object.
-    #[inline(always)]
-    pub fn slot_at(self, address: usize) -> Option<usize> {
-        let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
-        let product = self.offset_of(address) as u128 * u128::from(reciprocal);
-        let slot = (product >> 64) as usize;
-        ((product as u64) < reciprocal && slot < self.slots()).then_some(slot)
-    }
-
-    /// Bytes from the start of the span to `address`, which is inside it.
-    #[inline(always)]
-    pub fn offset_of(self, address: usize) -> usize {
-        address.wrapping_sub(self.base())
-    }
-
-    /// Address of a slot.
-    #[inline(always)]
-    pub fn address_of(self, slot: usize) -> usize {
-        self.base() + slot * self.bytes()
-    }
-
-    /// Takes up to `want` free slots, lowest first, and writes their addresses to the front of
-    /// `out`, the lowest last.
-    ///
-    /// # Safety
-    /// The caller is the holder; `out` has room for `want`.
-    #[inline]
-    pub unsafe fn take(self, out: *mut *mut u8, want: usize) -> Taken {
-        let used = self.used();
-        let count = want.min(self.slots() - used);
-        let (base, bytes) = (self.base(), self.bytes());
-        let (mut left, mut word) = (count, 0);
-        let (mut first, mut end) = (usize::MAX, 0);
-        while left > 0 {
-            let mut bits = self.free_word(word).load(Ordering::Relaxed);
-            if bits == 0 {
-                word += 1;
-                continue;
-            }
-            first = first.min(word * 64 + bits.trailing_zeros() as usize);
-            while bits != 0 && left > 0 {
-                let slot = word * 64 + bits.trailing_zeros() as usize;
-                end = slot + 1;
-                bits &= bits - 1;
-                left -= 1;
-                let address = base + slot * bytes;
-                // SAFETY: left < count <= want, which `out` has room for (contract).
-                unsafe { out.add(left).write(ptr::with_exposed_provenance_mut(address)) };
-            }
-            self.free_word(word).store(bits, Ordering::Relaxed);
-            word += 1;
-        }
-        self.set_used(used + count);
-        let fresh = self.handed_out_below();
-        self.set_handed_out_below(fresh.max(end));
-        Taken { count, zeroed: first >= fresh && self.zeroed() }
-    }
-
-    /// Gives a slot back.
-    ///
-    /// # Safety
-    /// The caller is the holder and nobody uses the slot.
-    #[inline(always)]
-    pub unsafe fn put(self, slot: usize) -> Put {
-        let word = self.free_word(slot / 64);
-        let mask = 1 << (slot % 64);
-        let bits = word.load(Ordering::Relaxed);
-        if bits & mask != 0 {
-            return Put::Twice;
-        }
-        word.store(bits | mask, Ordering::Relaxed);
-        // SAFETY: the caller is the holder (contract), and the slot was used.
-        unsafe { self.count_free(1) }
-    }
-
-    /// Gives the slots `mask` of a word of the bitmap back.
-    ///
-    /// # Errors
-    /// A slot that is free already; nothing was done then.
-    ///
-    /// # Safety
-    /// The caller is the holder, and nobody uses the slots.
-    #[inline(always)]
-    pub unsafe fn put_all(self, word: usize, mask: u64) -> Result<Put, usize> {
-        let free = self.free_word(word);
-        let bits = free.load(Ordering::Relaxed);
-        if bits & mask != 0 {
-            return Err(word * 64 + (bits & mask).trailing_zeros() as usize);
-        }
-        free.store(bits | mask, Ordering::Relaxed);
-        // SAFETY: the caller is the holder (contract), and the slots were used.
-        Ok(unsafe { self.count_free(mask.count_ones()) })
-    }
-
-    /// Counts slots out of the used ones.
-    ///
-    /// # Safety
-    /// The caller is the holder and has set the bits of so many used slots.
-    #[inline(always)]
-    pub unsafe fn count_free(self, slots: u32) -> Put {
-        let left = self.head().left.load(Ordering::Relaxed).wrapping_sub(slots as u16);
-        self.head().left.store(left, Ordering::Relaxed);
-        if left as i16 <= 0 { Put::Notify } else { Put::Done }
     }
 }
 

@@ -14,7 +14,8 @@
 use spanalloc_sync::atomic::Ordering;
 
 use crate::remote::Marked;
-use crate::span::{Put, SpanRef, TINY};
+use crate::span::{SpanRef, TINY};
+use crate::span_slots::Put;
 
 impl SpanRef {
     /// Marks a slot as freed by a thread that is not the holder.

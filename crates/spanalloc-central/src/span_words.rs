@@ -6,7 +6,8 @@ use spanalloc_classes::MAX_SLOTS;
 use spanalloc_sync::atomic::{AtomicU64, Ordering};
 use spanalloc_sync::fault::{self, Fault};
 
-use crate::span::{LARGE, Put, SpanRef};
+use crate::span::{LARGE, SpanRef};
+use crate::span_slots::Put;
 
 /// Free slots of one word of a span's bitmap that its owner may hand out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use crate::tree::{Fit, Tree};
 /// Pages that are committed together: 2 MB.
 const COMMIT_PAGES: u64 = 256;
 
-/// From so many Ready pages on (16 MB), memory that will be filled may be so by huge pages.
-const LARGE_HEAP_PAGES: usize = 2048;
+/// From so many Ready pages on (6 MB), memory that will be filled may be so by huge pages.
+const LARGE_HEAP_PAGES: usize = 768;
 
 /// What is known of how a run will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

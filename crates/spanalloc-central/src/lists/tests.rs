@@ -4,7 +4,7 @@ use spanalloc_classes::{Go67, Rule, SizeClasses};
 
 use super::*;
 use crate::remote::Marked;
-use crate::span::Put;
+use crate::span_slots::Put;
 use crate::testing::Refusing;
 
 type TestLists = CentralLists<Go67, Refusing>;

@@ -3,6 +3,7 @@ use std::vec;
 use std::vec::Vec;
 
 use super::*;
+use crate::span_slots::Put;
 use crate::testing::{descriptor, facts, span};
 use spanalloc_pages::PAGE_BYTES;
 

@@ -16,10 +16,14 @@ pub fn alone() -> MutexGuard<'static, ()> {
 /// test before.
 pub fn settled() -> Snapshot {
     let mut last = spanalloc::stats::snapshot();
+    let mut looks = 0;
     for _ in 0..500 {
         std::thread::sleep(Duration::from_millis(2));
         let next = spanalloc::stats::snapshot();
-        if next.adds_up() && next.live_objects() == last.live_objects() {
+        // A thread that was waited for may not have ended its cache yet.
+        let same = next.live_objects() == last.live_objects() && next.caches == last.caches;
+        looks = if next.adds_up() && same { looks + 1 } else { 0 };
+        if looks == 5 {
             return next;
         }
         last = next;

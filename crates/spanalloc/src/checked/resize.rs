@@ -1,0 +1,92 @@
+//! Objects whose size is asked for or changed.
+
+use core::alloc::Layout;
+use core::ptr;
+
+use spanalloc_cache::Size;
+use spanalloc_central::Central as _;
+
+use super::{Checked, Entry, alloc, early, free, is_early, misuse, shelter};
+use crate::program::Program as _;
+use crate::thread;
+
+/// Gives an object a new size and alignment and keeps its contents. Null leaves it as it was. Ends the
+/// process if no live object starts at this address.
+///
+/// # Safety
+/// If it is an object of this allocator, the caller alone uses it, and only by the new address if
+/// that is not null.
+#[must_use]
+pub unsafe fn realloc(object: *mut u8, new_size: usize, align: usize) -> *mut u8 {
+    let Ok(new) = Layout::from_size_align(new_size, align) else { return ptr::null_mut() };
+    if is_early() {
+        // SAFETY: the caller's promise is passed on.
+        return unsafe { early::realloc(object, new) };
+    }
+    match thread::slot::<Checked>().size_now(object.addr(), new) {
+        Size::Fits => return object,
+        Size::Moves(bytes) => {
+            let moved = alloc(new_size, align);
+            if !moved.is_null() {
+                // SAFETY: both objects hold the smaller size and do not overlap; the old one is the
+                // caller's to free.
+                unsafe {
+                    ptr::copy_nonoverlapping(object, moved, bytes.min(new_size));
+                    free(object);
+                }
+            }
+            return moved;
+        }
+        Size::Other => {}
+    }
+    // SAFETY: the caller's promise is passed on.
+    unsafe { realloc_slow(object, new) }
+}
+
+/// # Safety
+/// As for [`realloc`].
+#[cold]
+#[inline(never)]
+unsafe fn realloc_slow(object: *mut u8, new: Layout) -> *mut u8 {
+    if let Entry::Own(cache, _inside) = Entry::find() {
+        Checked::central().catch_up();
+        // SAFETY: the caller's promise is passed on.
+        if let Ok(moved) = unsafe { cache.realloc_unsized(object, new) } {
+            return moved;
+        }
+    }
+    // SAFETY: the caller's promise is passed on.
+    let bytes = unsafe { usable_size(object) };
+    let moved = if bytes == 0 { ptr::null_mut() } else { alloc(new.size(), new.align()) };
+    if !moved.is_null() {
+        // SAFETY: both objects hold the smaller size and do not overlap; the old one is the
+        // caller's to free.
+        unsafe {
+            ptr::copy_nonoverlapping(object, moved, bytes.min(new.size()));
+            free(object);
+        }
+    }
+    moved
+}
+
+/// How many bytes of an object the program may use. Ends the process if no live object starts at this
+/// address; 0 if the program is trusted nevertheless.
+///
+/// # Safety
+/// The object is not freed meanwhile.
+#[must_use]
+pub unsafe fn usable_size(object: *mut u8) -> usize {
+    if let Some(bytes) = early::bytes(object) {
+        return bytes;
+    }
+    if is_early() {
+        return 0;
+    }
+    let found = thread::slot::<Checked>().usable_bytes(object.addr()).or_else(|report| {
+        if shelter::owns(object.addr()) { shelter::usable_bytes(object) } else { Err(report) }
+    });
+    found.unwrap_or_else(|report| {
+        misuse(report);
+        0
+    })
+}
