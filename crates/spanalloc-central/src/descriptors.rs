@@ -144,7 +144,7 @@ impl<W: Wait> Descriptors<W> {
 ///
 /// One thread uses it at a time; the fields are atomics because others read them for statistics.
 /// Zeroed memory is a stash that has nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Stash {
     pub(crate) pages: PageCache,
     descriptors: [Kept; KINDS],
@@ -169,8 +169,14 @@ impl Stash {
     }
 }
 
+impl Default for Stash {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Free descriptors of one kind that a thread keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     first: AtomicPtr<Span>,
     count: AtomicU32,
