@@ -318,7 +318,7 @@ impl SpanRef {
         self.shared().place.store(place as u8, Ordering::Release);
     }
 
-    /// Sets how few used slots make [`put`](Self::put) say [`Put::Notify`]. Holder only.
+    /// Sets how few used slots make [`put`](Self::put) say [`Put::Notify`](crate::Put::Notify). Holder only.
     #[inline]
     pub fn set_notify(self, used: usize) {
         let now = self.used();
