@@ -10,7 +10,7 @@ pub const CHECKED: &str = "spanalloc checked";
 pub const SYSTEM: &str = "system";
 /// The peer that every ratio is taken to.
 pub const MIMALLOC3: &str = "mimalloc v3";
-/// What an allocation cannot do without: a bump allocator that never frees. It is no peer.
+/// The least an allocation can do: a bump allocator that never frees. It is no peer.
 pub const FLOOR: &str = "floor";
 
 /// An allocator that is compared, and the binary that has it for its global allocator.

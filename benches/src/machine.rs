@@ -40,7 +40,7 @@ fn machine() -> Machine {
         cores: thread::available_parallelism().map_or(1, usize::from),
         memory_bytes: kilobytes.and_then(Result::ok).unwrap_or(0u64) * 1024,
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-            .map_or_else(|_| UNKNOWN.to_owned(), |release| release.trim().to_owned()),
+            .map_or_else(|_| UNKNOWN.to_owned(), |release| numbers(&release).to_owned()),
         libc: libc_version(),
         transparent_huge_pages: huge
             .map_or_else(|_| UNKNOWN.to_owned(), |choices| chosen(&choices)),
@@ -48,6 +48,12 @@ fn machine() -> Machine {
 }
 
 const UNKNOWN: &str = "unknown";
+
+/// The numbers that a release begins with, as in `6.18.44-local`.
+fn numbers(release: &str) -> &str {
+    let end = release.find(|at: char| !at.is_ascii_digit() && at != '.');
+    &release[..end.unwrap_or(release.len())]
+}
 
 /// The value of a key in a file of lines `key : value`.
 fn value<'a>(file: &'a str, key: &str) -> &'a str {
@@ -81,7 +87,12 @@ fn rustc() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{chosen, machine, value};
+    use super::{chosen, machine, numbers, value};
+
+    #[test]
+    fn a_release_is_its_numbers() {
+        assert_eq!([numbers("6.18.44-local\n"), numbers("6.1\n")], ["6.18.44", "6.1"]);
+    }
 
     #[test]
     fn files_of_the_kernel_are_read() {

@@ -25,8 +25,6 @@ pub enum Freed {
     Done,
     /// It is free, and its span has to be [rehomed](Cache::rehome).
     Rehome(SpanRef),
-    /// It is free, and its span has to be [delivered](Cache::deliver) to its owner.
-    Deliver(SpanRef),
     /// Nothing was done: it is not live, not of such a span, or not of the class.
     Not,
 }
@@ -149,19 +147,13 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
         match unsafe { span.mark(slot) } {
             Marked::Done => Freed::Done,
-            Marked::Token => Freed::Deliver(span),
+            // SAFETY: the mark gave this thread the token.
+            Marked::Token => unsafe {
+                self.central.deliver_or_defer(span);
+                Freed::Done
+            },
             Marked::Twice => Freed::Not,
         }
-    }
-
-    /// Brings a span to its owner. If not `may_lock`, what needs a lock is left to
-    /// [`Central::catch_up`].
-    ///
-    /// # Safety
-    /// [`Freed::Deliver`] gave the span to this thread.
-    pub unsafe fn deliver(central: &C, span: SpanRef, may_lock: bool) {
-        // SAFETY: the mark gave this thread the token.
-        unsafe { if may_lock { central.deliver(span) } else { central.deliver_or_defer(span) } }
     }
 
     /// Finds the place of a span of this thread whose number of used slots fell.
@@ -197,7 +189,14 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
                 Put::Twice => return Err(report(Misuse::DoubleFree, address, span)),
             }
             // The next frees need not come here.
-            self.drain();
+            let queue = &self.state.owner.queue;
+            if !queue.is_empty() {
+                self.drain();
+            }
+            if span.may_be_marked() && span.ownership().is(queue) {
+                // SAFETY: this thread owns the span.
+                unsafe { span.look_for_marks() };
+            }
             return Ok(());
         }
         if span.class() == LARGE && span.end_large(address) {

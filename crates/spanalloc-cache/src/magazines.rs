@@ -50,7 +50,8 @@ impl Index {
 /// Objects are handed out from the *loaded* magazine and freed into the *freed* one, so that the
 /// two sides of a loop that allocates and frees do not wait for each other's stores. Each magazine
 /// is a stack in one half of `objects`; when the loaded one is empty they change places, without a
-/// copy.
+/// copy. They hold few objects at first, and twice as many whenever they were too small, as long as the
+/// thread's magazines may grow.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Magazines {

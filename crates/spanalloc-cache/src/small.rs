@@ -71,9 +71,9 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         bin
     }
 
-    /// A span with free slots: the thread's own, then what others freed into its spans, then
-    /// central, then the thread's empty ones of other classes, then the heap, and at last its own spans with too few
-    /// free slots to look for.
+    /// A span with free slots: the thread's own, then what others freed into its spans, then the
+    /// thread's empty ones of the class, then central, then the empty ones of other classes, then the
+    /// heap, and at last its own spans with too few free slots to look for.
     fn next_span(self, bin: &Spans, class: u8) -> Option<SpanRef> {
         if let Some(span) = bin.partial.pop() {
             return Some(span);

@@ -34,7 +34,7 @@ pub struct ClassStats {
 /// What a whole allocator holds.
 ///
 /// Exact while no other thread is inside the allocator. `pages.pages_in_use` is the sum of the
-/// pages of all classes, of the large objects, of the page caches and of `pages.metadata_pages`.
+/// pages of all classes, of the large objects, of those that threads keep and of `pages.metadata_pages`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -48,7 +48,7 @@ pub struct Snapshot {
     pub large_objects: usize,
     /// Pages of large objects.
     pub large_pages: usize,
-    /// Pages in the page caches of threads.
+    /// Pages that threads keep: in their page caches, and of large objects that ended.
     pub cached_pages: usize,
     /// Caches in use by a thread.
     pub caches: usize,

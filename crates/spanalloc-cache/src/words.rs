@@ -158,15 +158,16 @@ impl Keep for Words {
     unsafe fn pop(&self) -> Option<*mut u8> {
         let kept = self.kept.load(Ordering::Relaxed);
         if kept != 0 {
-            // SAFETY: the caller is the bin's thread (contract), which owns the spans of what it keeps.
-            let (span, index) = unsafe {
-                let slot = self.newest(kept);
-                if !slot.span().set_live(slot.index()) {
-                    return None;
-                }
-                (slot.span(), slot.index())
-            };
+            // SAFETY: the caller is the bin's thread (contract).
+            let slot = unsafe { self.newest(kept) };
+            let (span, index) = (slot.span(), slot.index());
+            if span.may_be_marked() {
+                return None;
+            }
+            // First this: a fork in between leaves the child a slot less, not one too many.
             self.kept.store(kept - 1, Ordering::Relaxed);
+            // SAFETY: this thread owns the spans of what it keeps, and the flag was looked at.
+            unsafe { span.set_live(index) };
             let bytes = self.bytes.load(Ordering::Relaxed) as usize;
             return Some(ptr::with_exposed_provenance_mut(span.base().wrapping_add(index * bytes)));
         }
@@ -249,7 +250,7 @@ impl Keep for Words {
                 cache.rehome_slow(span);
                 true
             }
-            Freed::Deliver(_) | Freed::Not => false,
+            Freed::Not => false,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::span::SpanRef;
 
 /// From so many pages on (512 KB) an object that has to move gets room to grow in.
 const ROOMY_PAGES: usize = (512 << 10) / PAGE_BYTES;
+
 impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// See [`Central::move_large`].
     ///

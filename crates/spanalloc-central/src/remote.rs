@@ -1,10 +1,10 @@
 //! Frees by threads that do not own the span.
 //!
-//! A freer first *marks* its slot in one of the span's remote words, then *announces* the mark by
-//! counting it in `balance`. A fold takes the marks it finds and subtracts their number. So the
+//! A freer first *marks* its slots in one of the span's remote words, then *announces* the marks by
+//! counting them in `balance`. A fold takes the marks it finds and subtracts their number. So the
 //! balance is the number of announced marks minus the number of folded ones.
 //!
-//! Whoever announces from zero to one receives the span's *token*: the duty to bring the span to
+//! Whoever raises the balance above zero receives the span's *token*: the duty to bring the span to
 //! somebody who may fold it, and the sole right to its queue link. A fold goes on until the
 //! balance is zero or less; then the token is gone.
 //!

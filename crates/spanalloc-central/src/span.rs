@@ -52,7 +52,7 @@ pub const TINY_BYTES: usize = 16;
 /// | Partial | the holder's partial list | refill -> Current; no slot used -> Empty or Pool |
 /// | Full    | the holder's full list    | enough slots freed -> Partial                   |
 /// | Empty   | the owner's empty spans   | refill -> Current; no room for it -> Pool       |
-/// | Large   | nothing                   | free -> Pool                                    |
+/// | Large   | nothing                   | free -> Pool, or kept by a thread for the next object |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Place {

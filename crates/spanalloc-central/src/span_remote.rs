@@ -7,11 +7,11 @@
 //! | false    | hold no mark of a free that has returned                  | mark -> true            |
 //! | true     | may hold marks                                            | begin of a fold -> false |
 //!
-//! A freer sets the flag, if it is not set, when it has marked the slot. A fold clears it before it
-//! takes the words. If the fold does not find the mark, the exchange with which the mark was made
-//! came after that of the fold, and so the freer finds the flag cleared.
+//! A freer sets the flag, if it is not set, before it marks the slot and when it has done so. A fold
+//! clears it before it looks at the words. If the fold does not find the mark, the mark was made
+//! after that look, and so the freer finds the flag cleared.
 
-use spanalloc_sync::atomic::Ordering;
+use spanalloc_sync::atomic::{Ordering, fence};
 
 use crate::remote::Marked;
 use crate::span::{SpanRef, TINY};
@@ -40,6 +40,9 @@ impl SpanRef {
     #[inline]
     pub unsafe fn mark_all(self, word: usize, mask: u64) -> Result<Marked, usize> {
         debug_assert!(self.class() != TINY && mask != 0);
+        // Before the mark, so that the holder does not miss one that it knows of or that is made at the
+        // same time; and after it, because a fold may have cleared the flag in between.
+        self.say_marked();
         // SAFETY: the span has these slots, so the word exists.
         let remote = unsafe { self.remote_word(word) };
         // The holder cleared these bits before the objects were handed out, and sets them only when
@@ -59,15 +62,34 @@ impl SpanRef {
 
     /// Whether some slot may be marked.
     #[inline(always)]
-    pub(crate) fn may_be_marked(self) -> bool {
+    pub fn may_be_marked(self) -> bool {
         self.head().marked.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     fn say_marked(self) {
-        // Relaxed, as everywhere: what orders the flag are the exchanges of the remote words.
+        // Relaxed: the exchange that makes the mark, and the fence in `clear_marked`, order it.
         if !self.may_be_marked() {
             self.head().marked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Clears the flag, before the remote words are looked at.
+    fn clear_marked(self) {
+        self.head().marked.store(false, Ordering::Relaxed);
+        // SeqCst pairs with the exchange of a remote word in `mark`: either the look at the word finds the
+        // mark, or the freer finds the flag cleared.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Clears the flag if there is no mark: a freer may have set it when its mark was folded already.
+    ///
+    /// # Safety
+    /// The caller is the holder.
+    pub unsafe fn look_for_marks(self) {
+        self.clear_marked();
+        if self.remote_words().iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+            self.say_marked();
         }
     }
 
@@ -92,7 +114,7 @@ impl SpanRef {
     pub unsafe fn fold(self) -> Option<usize> {
         let mut twice = None;
         let tiny = self.class() == TINY;
-        self.head().marked.store(false, Ordering::Relaxed);
+        self.clear_marked();
         self.shared().balance.fold(self.remote_words(), |word, mut value| {
             let mut found = 0;
             while value != 0 {

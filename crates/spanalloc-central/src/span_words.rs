@@ -102,19 +102,15 @@ impl SpanRef {
         true
     }
 
-    /// Makes the slot live; false, and nothing is changed, if another thread may have freed it while
-    /// it was free.
+    /// Makes the slot live.
     ///
     /// # Safety
-    /// The caller is the holder, and the slot is its to hand out.
+    /// The caller is the holder, the slot is its to hand out, and no other thread
+    /// [may have freed it](Self::may_be_marked).
     #[inline(always)]
-    pub unsafe fn set_live(self, slot: usize) -> bool {
-        if self.may_be_marked() {
-            return false;
-        }
+    pub unsafe fn set_live(self, slot: usize) {
         let (word, mask) = (self.free_word(slot / 64), 1 << (slot % 64));
         word.store(word.load(Ordering::Relaxed) & !mask, Ordering::Relaxed);
-        true
     }
 }
 

@@ -79,7 +79,7 @@ pub(crate) struct Parts {
     pub(crate) free_slots: usize,
     /// Ends of spans too short for a slot.
     pub(crate) wasted: usize,
-    /// Pages in the page caches of threads.
+    /// Pages that threads keep: in their page caches, and of large objects that ended.
     pub(crate) page_caches: usize,
     /// Free pages that have memory.
     pub(crate) free_pages: usize,

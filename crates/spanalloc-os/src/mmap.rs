@@ -222,12 +222,12 @@ unsafe impl OsSource for Mmap {
         if self.marks.load(Ordering::Relaxed) != NO {
             // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
             let done = unsafe { system::mark(at, bytes) };
-            if self.marks.load(Ordering::Relaxed) == UNKNOWN {
-                self.marks.store(if done { YES } else { NO }, Ordering::Relaxed);
-            }
             if done {
+                self.marks.store(YES, Ordering::Relaxed);
                 return Ok(());
             }
+            // What another thread could do stays known.
+            let _ = self.marks.compare_exchange(UNKNOWN, NO, Ordering::Relaxed, Ordering::Relaxed);
         }
         // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
         let done = unsafe { system::forbid(at, bytes) };

@@ -28,7 +28,7 @@ int main(int argc, char **argv) {
     int count = times(argc, argv);
     long early = 0;
     left_by_all = new std::vector<std::string>;
-    left_by_all->reserve(1000);
+    left_by_all->reserve(100);
     for (int number = 0; number < count; number++) {
         if (number == 100)
             early = resident();
@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
                 last.words.emplace_back(100, 'x');
             text += "more than fits where it was";
         }).join();
-        if (left_by_all->size() == 1000)
+        if (left_by_all->size() == 100)
             left_by_all->clear();
     }
     CHECK(ended == count);

@@ -183,10 +183,10 @@ pub fn give_against_take_of_the_last_span() {
     assert_eq!(spans(&lists).len(), 1);
 }
 
-// Exhaustive: 42 interleavings.
+// Exhaustive: 26 interleavings.
 #[test]
 fn give_against_take() {
-    explored("give and take", model::check(give_against_take_of_the_last_span), 40);
+    explored("give and take", model::check(give_against_take_of_the_last_span), 25);
 }
 
 /// Two threads take of a class that has one span; each gives back what it got.
@@ -385,7 +385,7 @@ fn two_register() {
     assert!(ptr::eq(Agent::new(&lists).owner, left));
 }
 
-// Exhaustive: 42 interleavings.
+// Exhaustive: 26 interleavings.
 #[test]
 fn two_threads_register() {
     explored("register", model::check(two_register), 40);

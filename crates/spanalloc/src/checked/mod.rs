@@ -285,20 +285,7 @@ fn free_fast(try_free: impl FnOnce(Cache) -> Freed) -> bool {
             rehome_slow(span);
             true
         }
-        Freed::Deliver(span) => {
-            deliver_slow(span);
-            true
-        }
     }
-}
-
-/// Brings a span to its owner.
-#[cold]
-#[inline(never)]
-fn deliver_slow(span: SpanRef) {
-    let entry = Entry::find();
-    // SAFETY: the span came with `Freed::Deliver`.
-    unsafe { Cache::deliver(Checked::central(), span, !matches!(entry, Entry::Shelter)) };
 }
 
 /// Finds the place of a span whose number of used slots fell. If that cannot be now, the cache will.
