@@ -136,7 +136,7 @@ fn exhaust() {
 
 #[test]
 fn exhausted_memory_is_null_and_enomem_and_comes_back() {
-    for (limit, least) in [(32, 16), (64, 40)] {
+    for (limit, least) in [(32, 12), (64, 30)] {
         let mut command = with_address_space(limit * MB, common::child("exhaust"));
         let ended = passes(&mut command, 60);
         let bytes = ended.figure("least");
