@@ -265,10 +265,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let empties = &self.state.empties;
         for class in empties.classes.iter() {
             let mut most = empties.of(class).unneeded();
-            while most > 0
-                && empties.bytes() > SPARE_BYTES
-                && let Some(span) = empties.first(class)
-            {
+            while most > 0 && empties.bytes() > SPARE_BYTES {
+                let Some(span) = empties.first(class) else { break };
                 self.release_window_of(span, |other| {
                     let one_more = other.class() == class && most > 0;
                     most -= u32::from(one_more);
