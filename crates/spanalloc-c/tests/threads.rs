@@ -60,9 +60,10 @@ fn keys_when_the_first_forty_are_taken() {
     }
 }
 
+/// Whether the threads come to need a second window of pages (512 KB) depends on where the first objects lie.
 #[test]
 fn each_frees_when_its_cache_is_gone() {
-    does_not_grow("after_cache", &times(5000, 1000), 256);
+    does_not_grow("after_cache", &times(5000, 1000), 768);
 }
 
 #[test]
