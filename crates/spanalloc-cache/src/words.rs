@@ -21,7 +21,7 @@ use core::ptr;
 
 use spanalloc_central::{Central, Put, Reserve, SpanRef, SpanSlot};
 use spanalloc_sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
 use crate::bin::{Bin, Keep, Load, Spans};
@@ -34,8 +34,13 @@ const RESERVED_BYTES: usize = 64 << 10;
 /// Slots of a word.
 const WORD_SLOTS: usize = u64::BITS as usize;
 
+/// The past of slots that were never handed out before.
+const FRESH: u8 = 1;
+/// The past of slots that were never handed out before, and are known to hold zeros.
+const ZEROED: u8 = 2;
+
 /// The most freed objects that a bin keeps.
-const KEPT: usize = 16;
+const KEPT: usize = 12;
 /// The most bytes of freed objects that a bin keeps, beyond two objects.
 const KEPT_BYTES: usize = 32 << 10;
 
@@ -56,20 +61,32 @@ pub struct Words {
     index: AtomicU16,
     /// The most slots to reserve at once; 0 until the bin is first used.
     most: AtomicU8,
-    /// Whether no slot that was reserved had been handed out before.
-    fresh: AtomicBool,
-    /// Whether every slot that was reserved is known to hold zeros.
-    zeroed: AtomicBool,
+    /// Whether the slots that were reserved were [`FRESH`] or [`ZEROED`].
+    past: AtomicU8,
     /// Freed objects that are kept: the first of `objects`, the newest last.
-    kept: AtomicU8,
+    kept: AtomicU32,
     /// How many may be kept; 0 until the bin is first used.
-    kept_most: AtomicU8,
+    kept_most: AtomicU32,
     spans: Spans,
-    objects: [AtomicU64; KEPT],
+    objects: [Kept; KEPT],
+}
+
+/// A freed object. Its address is kept beside its slot so that whoever gets it next need not wait
+/// for what the slot leads to.
+#[derive(Debug)]
+struct Kept {
+    object: AtomicPtr<u8>,
+    slot: AtomicU64,
+}
+
+impl Kept {
+    const NONE: Self = Self { object: AtomicPtr::new(ptr::null_mut()), slot: AtomicU64::new(0) };
 }
 
 const _: () = assert!(
-    size_of::<usize>() != 8 || size_of::<AtomicU64>() != 8 || offset_of!(Words, objects) == 64
+    size_of::<usize>() != 8
+        || size_of::<AtomicU64>() != 8
+        || (offset_of!(Words, objects) == 64 && size_of::<Words>() == 256)
 );
 
 impl Words {
@@ -79,14 +96,15 @@ impl Words {
     /// The caller is the bin's thread, which owns the span; the slot is of the bin's class, and free,
     /// but counts as used.
     #[inline(always)]
-    pub(crate) unsafe fn keep(&self, slot: SpanSlot) -> bool {
+    pub(crate) unsafe fn keep(&self, object: *mut u8, slot: SpanSlot) -> bool {
         let kept = self.kept.load(Ordering::Relaxed);
         if kept >= self.kept_most.load(Ordering::Relaxed) {
             return false;
         }
         // SAFETY: `kept_most` is at most KEPT.
-        let place = unsafe { self.objects.get_unchecked(usize::from(kept)) };
-        place.store(slot.to_bits(), Ordering::Relaxed);
+        let place = unsafe { self.objects.get_unchecked(kept as usize) };
+        place.object.store(object, Ordering::Relaxed);
+        place.slot.store(slot.to_bits(), Ordering::Relaxed);
         self.kept.store(kept + 1, Ordering::Relaxed);
         true
     }
@@ -96,18 +114,19 @@ impl Words {
     /// # Safety
     /// The caller is the bin's thread.
     #[inline(always)]
-    unsafe fn newest(&self, kept: u8) -> SpanSlot {
+    unsafe fn newest(&self, kept: u32) -> (*mut u8, SpanSlot) {
         // SAFETY: at most KEPT objects are kept, and all of them were written by `keep`.
         unsafe {
-            let place = self.objects.get_unchecked(usize::from(kept) - 1);
-            SpanSlot::from_bits(place.load(Ordering::Relaxed))
+            let place = self.objects.get_unchecked(kept as usize - 1);
+            let slot = SpanSlot::from_bits(place.slot.load(Ordering::Relaxed));
+            (place.object.load(Ordering::Relaxed), slot)
         }
     }
 
     /// Whether this slot of a span is reserved, and never was handed out.
     pub(crate) fn is_next(&self, span: SpanRef, slot: usize) -> bool {
         self.spans.current() == Some(span)
-            && self.fresh.load(Ordering::Relaxed)
+            && self.past.load(Ordering::Relaxed) >= FRESH
             && slot / WORD_SLOTS == usize::from(self.index.load(Ordering::Relaxed))
             && self.reserved.load(Ordering::Relaxed) >> (slot % WORD_SLOTS) & 1 != 0
     }
@@ -123,12 +142,11 @@ impl Keep for Words {
         bytes: AtomicU32::new(0),
         index: AtomicU16::new(0),
         most: AtomicU8::new(0),
-        fresh: AtomicBool::new(false),
-        zeroed: AtomicBool::new(false),
-        kept: AtomicU8::new(0),
-        kept_most: AtomicU8::new(0),
+        past: AtomicU8::new(0),
+        kept: AtomicU32::new(0),
+        kept_most: AtomicU32::new(0),
         spans: Spans::new(),
-        objects: [const { AtomicU64::new(0) }; KEPT],
+        objects: [Kept::NONE; KEPT],
     };
 
     fn spans(&self) -> &Spans {
@@ -140,7 +158,7 @@ impl Keep for Words {
         self.bytes.store(bytes as u32, Ordering::Relaxed);
         self.most.store(most as u8, Ordering::Relaxed);
         let kept = (KEPT_BYTES / bytes.max(1)).clamp(2, KEPT);
-        self.kept_most.store(kept as u8, Ordering::Relaxed);
+        self.kept_most.store(kept as u32, Ordering::Relaxed);
     }
 
     fn is_in_use(&self) -> bool {
@@ -159,17 +177,16 @@ impl Keep for Words {
         let kept = self.kept.load(Ordering::Relaxed);
         if kept != 0 {
             // SAFETY: the caller is the bin's thread (contract).
-            let slot = unsafe { self.newest(kept) };
-            let (span, index) = (slot.span(), slot.index());
+            let (object, slot) = unsafe { self.newest(kept) };
+            let span = slot.span();
             if span.may_be_marked() {
                 return None;
             }
             // First this: a fork in between leaves the child a slot less, not one too many.
             self.kept.store(kept - 1, Ordering::Relaxed);
             // SAFETY: this thread owns the spans of what it keeps, and the flag was looked at.
-            unsafe { span.set_live(index) };
-            let bytes = self.bytes.load(Ordering::Relaxed) as usize;
-            return Some(ptr::with_exposed_provenance_mut(span.base().wrapping_add(index * bytes)));
+            unsafe { span.set_live(slot.index()) };
+            return Some(object);
         }
         let reserved = self.reserved.load(Ordering::Relaxed);
         if reserved == 0 {
@@ -200,11 +217,11 @@ impl Keep for Words {
 
     #[inline]
     fn zeroed(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) == 0 && self.zeroed.load(Ordering::Relaxed)
+        self.kept.load(Ordering::Relaxed) == 0 && self.past.load(Ordering::Relaxed) == ZEROED
     }
 
     fn cached(&self) -> usize {
-        let kept = usize::from(self.kept.load(Ordering::Relaxed));
+        let kept = self.kept.load(Ordering::Relaxed) as usize;
         kept + self.reserved.load(Ordering::Relaxed).count_ones() as usize
     }
 
@@ -230,8 +247,8 @@ impl Keep for Words {
         self.word.store(ptr::from_ref(span.bitmap_word(found.word)).cast_mut(), Ordering::Relaxed);
         self.base.store(span.address_of(found.word * WORD_SLOTS), Ordering::Relaxed);
         self.index.store(found.word as u16, Ordering::Relaxed);
-        self.fresh.store(found.fresh, Ordering::Relaxed);
-        self.zeroed.store(found.fresh && span.zeroed(), Ordering::Relaxed);
+        let past = if !found.fresh { 0 } else if span.zeroed() { ZEROED } else { FRESH };
+        self.past.store(past, Ordering::Relaxed);
         self.reserved.store(found.bits, Ordering::Relaxed);
         Load::Loaded
     }
@@ -291,7 +308,7 @@ fn give_back<C: Central, P: Policy<Bin = Words>>(cache: Cache<'_, C, P>, class: 
         // SAFETY: this thread is the bin's, which owns the spans of the objects; each is free by its
         // state.
         unsafe {
-            let span = bin.newest(kept).span();
+            let span = bin.newest(kept).1.span();
             if span.count_free(1) == Put::Notify {
                 cache.rehome_slow(span);
             }
