@@ -63,7 +63,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     /// This thread owns the span, and nobody uses the object.
     #[inline(always)]
     pub(crate) unsafe fn put(self, span: SpanRef, address: usize) -> Freed {
-        let Some(slot) = span.slot_at(address) else {
+        let Some(slot) = span.slot_or_tail_at(address) else {
             return Freed::Not;
         };
         // SAFETY: this thread owns the span (contract), and with it the bin of its class.

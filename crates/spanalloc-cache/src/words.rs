@@ -63,9 +63,9 @@ pub struct Words {
     most: AtomicU8,
     /// Whether the slots that were reserved were [`FRESH`] or [`ZEROED`].
     past: AtomicU8,
-    /// Freed objects that are kept: the first of `objects`, the newest last.
+    /// Bytes of `objects` that are in use, from its front: one [`Kept`] a freed object, the newest last.
     kept: AtomicU32,
-    /// How many may be kept; 0 until the bin is first used.
+    /// The most bytes that may be; 0 until the bin is first used.
     kept_most: AtomicU32,
     spans: Spans,
     objects: [Kept; KEPT],
@@ -78,6 +78,9 @@ struct Kept {
     object: AtomicPtr<u8>,
     slot: AtomicU64,
 }
+
+/// Bytes of an entry.
+const KEPT_STEP: u32 = size_of::<Kept>() as u32;
 
 impl Kept {
     const NONE: Self = Self { object: AtomicPtr::new(ptr::null_mut()), slot: AtomicU64::new(0) };
@@ -101,15 +104,25 @@ impl Words {
         if kept >= self.kept_most.load(Ordering::Relaxed) {
             return false;
         }
-        // SAFETY: `kept_most` is at most KEPT.
-        let place = unsafe { self.objects.get_unchecked(kept as usize) };
+        // SAFETY: `kept` is below `kept_most`, which is at most the bytes of all.
+        let place = unsafe { self.place(kept) };
         place.object.store(object, Ordering::Relaxed);
         place.slot.store(slot.to_bits(), Ordering::Relaxed);
-        self.kept.store(kept + 1, Ordering::Relaxed);
+        self.kept.store(kept + KEPT_STEP, Ordering::Relaxed);
         true
     }
 
-    /// The newest of `kept` objects that are kept, which are more than 0.
+    /// The place at so many bytes of `objects`.
+    ///
+    /// # Safety
+    /// It is a multiple of [`KEPT_STEP`], and below the bytes of all.
+    #[inline(always)]
+    unsafe fn place(&self, kept: u32) -> &Kept {
+        // SAFETY: the caller's promise.
+        unsafe { &*self.objects.as_ptr().byte_add(kept as usize) }
+    }
+
+    /// The newest object, with so many bytes of them in use, which are more than 0.
     ///
     /// # Safety
     /// The caller is the bin's thread.
@@ -117,7 +130,7 @@ impl Words {
     unsafe fn newest(&self, kept: u32) -> (*mut u8, SpanSlot) {
         // SAFETY: at most KEPT objects are kept, and all of them were written by `keep`.
         unsafe {
-            let place = self.objects.get_unchecked(kept as usize - 1);
+            let place = self.place(kept - KEPT_STEP);
             let slot = SpanSlot::from_bits(place.slot.load(Ordering::Relaxed));
             (place.object.load(Ordering::Relaxed), slot)
         }
@@ -158,7 +171,7 @@ impl Keep for Words {
         self.bytes.store(bytes as u32, Ordering::Relaxed);
         self.most.store(most as u8, Ordering::Relaxed);
         let kept = (KEPT_BYTES / bytes.max(1)).clamp(2, KEPT);
-        self.kept_most.store(kept as u32, Ordering::Relaxed);
+        self.kept_most.store(kept as u32 * KEPT_STEP, Ordering::Relaxed);
     }
 
     fn is_in_use(&self) -> bool {
@@ -183,7 +196,7 @@ impl Keep for Words {
                 return None;
             }
             // First this: a fork in between leaves the child a slot less, not one too many.
-            self.kept.store(kept - 1, Ordering::Relaxed);
+            self.kept.store(kept - KEPT_STEP, Ordering::Relaxed);
             // SAFETY: this thread owns the spans of what it keeps, and the flag was looked at.
             unsafe { span.set_live(slot.index()) };
             return Some(object);
@@ -221,7 +234,7 @@ impl Keep for Words {
     }
 
     fn cached(&self) -> usize {
-        let kept = self.kept.load(Ordering::Relaxed) as usize;
+        let kept = (self.kept.load(Ordering::Relaxed) / KEPT_STEP) as usize;
         kept + self.reserved.load(Ordering::Relaxed).count_ones() as usize
     }
 
@@ -303,8 +316,12 @@ impl Keep for Words {
 /// Gives the objects that a bin keeps back to their spans.
 fn give_back<C: Central, P: Policy<Bin = Words>>(cache: Cache<'_, C, P>, class: u8) {
     let bin = cache.state.bin(class);
-    for kept in (1..=bin.kept.load(Ordering::Relaxed)).rev() {
-        bin.kept.store(kept - 1, Ordering::Relaxed);
+    loop {
+        let kept = bin.kept.load(Ordering::Relaxed);
+        if kept == 0 {
+            return;
+        }
+        bin.kept.store(kept - KEPT_STEP, Ordering::Relaxed);
         // SAFETY: this thread is the bin's, which owns the spans of the objects; each is free by its
         // state.
         unsafe {

@@ -10,7 +10,7 @@ use spanalloc_sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use crate::span::{Span, SpanRef, TINY, descriptor_bytes};
 
 /// Bitmap words of the descriptors in each pool of ordinary and large spans.
-const POOL_WORDS: [usize; 5] = [2, 4, 8, 16, MAX_SLOTS / 64];
+const POOL_WORDS: [usize; 5] = [2, 4, 8, 16, MAX_SLOTS / 64 + 1];
 /// The kinds of descriptors: those, and the tiny ones.
 const KINDS: usize = POOL_WORDS.len() + 1;
 
@@ -24,10 +24,10 @@ const MOST_TAKEN: u32 = MOST_KEPT as u32 / 2;
 pub(crate) struct Kind(usize);
 
 impl Kind {
-    /// The kind for spans of `class` with `slots` slots.
+    /// The kind for spans of `class` with so many bits.
     #[inline]
-    pub(crate) fn of(class: u8, slots: usize) -> Self {
-        Self(match slots.div_ceil(64) {
+    pub(crate) fn of(class: u8, bits: usize) -> Self {
+        Self(match bits.div_ceil(64) {
             _ if class == TINY => POOL_WORDS.len(),
             0..=2 => 0,
             3..=4 => 1,

@@ -17,6 +17,7 @@ use crate::owner::{Owner, Register};
 use crate::queue::Queue;
 use crate::span::{LARGE, Place, Span, SpanRef, TINY, TINY_BYTES};
 use crate::span_list::SpanList;
+use crate::span_slots::bits_of;
 
 #[cfg(test)]
 mod tests;
@@ -111,10 +112,15 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Empty lists over `heap`.
     pub const fn new(heap: H) -> Self {
         let tiny = class_facts::<T>(TINY);
+        let tiny_bits = bits_of(
+            tiny.span_slots as usize,
+            tiny.bytes as usize,
+            tiny.span_pages as usize,
+        );
         Self {
             heap,
             classes: [const { Padded::new(ClassLists::new()) }; MAX_CLASSES],
-            descriptors: Descriptors::new((tiny.span_slots as usize).div_ceil(64)),
+            descriptors: Descriptors::new(tiny_bits.div_ceil(64)),
             owners: Register::new(),
             deferred: Queue::new(),
             table: PhantomData,
@@ -190,7 +196,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         }
         span.set_place(Place::Pool);
         // SAFETY: this thread is the holder; no freer is left in the descriptor (`remote`).
-        unsafe { self.descriptors.put(span, Kind::of(span.class(), span.slots()), stash) };
+        unsafe { self.descriptors.put(span, Kind::of(span.class(), span.bits()), stash) };
     }
 
     /// Makes `run` a span of `class`, owned by the cache with `queue`. None if there is no descriptor.
@@ -205,13 +211,13 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         queue: &Queue<Span>,
         stash: &Stash,
     ) -> Option<SpanRef> {
-        let slots = slots as usize;
-        let kind = Kind::of(class, slots);
+        let (slots, facts) = (slots as usize, class_facts::<T>(class));
+        let kind = Kind::of(class, bits_of(slots, facts.bytes as usize, run.pages));
         let (span, words) = self.descriptors.get(&self.heap, kind, Some(stash))?;
         // SAFETY: the descriptor is from the pool for this many words, the run this thread's; entries
         // of this heap are descriptors of spans.
         unsafe {
-            span.cut(words, class, class_facts::<T>(class), slots, run);
+            span.cut(words, class, facts, slots, run);
             span.ownership().claim(queue);
             self.heap.set_span(run.address, run.pages, span.as_ptr().as_ptr().cast());
         }
@@ -329,7 +335,8 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
             _ => return None,
         };
         let run = Run { address: span.base(), pages: span.pages(), zeroed: false };
-        if Kind::of(class, slots as usize) != Kind::of(span.class(), span.slots()) {
+        let bits = bits_of(slots as usize, facts.bytes as usize, run.pages);
+        if Kind::of(class, bits) != Kind::of(span.class(), span.bits()) {
             // SAFETY: the caller owns the span, so the run is its own.
             let other = unsafe { self.begin(class, slots, run, queue, stash) }?;
             span.ownership().disclaim();

@@ -153,10 +153,10 @@ pub const fn descriptor_bytes(words: usize, tiny: bool) -> usize {
 
 const _: () = assert!(align_of::<Shared>() <= LINE && align_of::<Span>() == LINE);
 // `words` and the counts of slots fit their fields.
-const _: () = assert!(MAX_SLOTS / 64 <= u8::MAX as usize && MAX_SLOTS <= u16::MAX as usize);
+const _: () = assert!(MAX_SLOTS / 64 < u8::MAX as usize && MAX_SLOTS <= u16::MAX as usize);
 const _: () = assert!(align_of::<AtomicU64>() % STEP == 0 || STEP % align_of::<AtomicU64>() == 0);
 const _: () = assert!(LINE % STEP == 0 && SHARED_BYTES % STEP == 0);
-const _: () = assert!(remote_offset(MAX_SLOTS / 64) / STEP <= u8::MAX as usize);
+const _: () = assert!(remote_offset(MAX_SLOTS / 64 + 1) / STEP <= u8::MAX as usize);
 // What the drawing above says of 64-bit systems.
 const _: () = assert!(
     size_of::<usize>() != 8

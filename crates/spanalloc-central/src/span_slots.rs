@@ -3,10 +3,10 @@
 use core::ptr;
 
 use spanalloc_classes::Class;
-use spanalloc_pages::Run;
+use spanalloc_pages::{PAGE_BYTES, Run};
 use spanalloc_sync::atomic::Ordering;
 
-use crate::span::{Place, SpanRef};
+use crate::span::{LARGE, Place, SpanRef};
 
 /// `2^64 / bytes`, rounded up: the factor by which an offset in a span is divided by the `bytes` of a
 /// slot. The high half of the product is the index of the slot that the offset lies in, the low
@@ -46,12 +46,37 @@ pub enum Put {
     Twice,
 }
 
+/// Bits of a span's free bitmap: one for each slot, and one for a tail that is too short for a slot. That
+/// one is always set, as nothing there is live.
+#[inline]
+pub(crate) const fn bits_of(slots: usize, bytes: usize, pages: usize) -> usize {
+    slots + (slots * bytes < pages * PAGE_BYTES) as usize
+}
+
+/// The bits of a word of a bitmap that stand for numbers below `end`.
+#[inline]
+pub(crate) const fn ones_below(end: usize, word: usize) -> u64 {
+    match end.saturating_sub(word * 64) {
+        left @ 0..64 => (1 << left) - 1,
+        _ => u64::MAX,
+    }
+}
+
 impl SpanRef {
+    /// Bits of the free bitmap that are in use.
+    #[inline]
+    pub(crate) fn bits(self) -> usize {
+        if self.class() == LARGE {
+            return 1;
+        }
+        bits_of(self.slots(), self.bytes(), self.pages())
+    }
+
     /// Makes a descriptor from the pool the span of `run`, all slots free, at [`Place::Current`].
     ///
     /// # Safety
-    /// The caller took the descriptor from the pool for `words` words, which hold `slots` bits, and
-    /// owns the run, which has room for that many slots of the class.
+    /// The caller took the descriptor from the pool for `words` words, which hold the span's bits, and
+    /// owns the run, which has room for that many slots of the class and no more.
     pub unsafe fn cut(self, words: usize, class: u8, facts: &Class, slots: usize, run: Run) {
         self.begin(words, class, slots, run);
         self.head().reciprocal.store(reciprocal(facts.bytes), Ordering::Relaxed);
@@ -59,10 +84,9 @@ impl SpanRef {
         shared.bytes.store(facts.bytes, Ordering::Relaxed);
         shared.pages.store(run.pages as u32, Ordering::Relaxed);
         shared.fresh.store(0, Ordering::Relaxed);
+        let bits = bits_of(slots, facts.bytes as usize, run.pages);
         for word in 0..words {
-            let left = slots.saturating_sub(word * 64);
-            let bits = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
-            self.free_word(word).store(bits, Ordering::Relaxed);
+            self.free_word(word).store(ones_below(bits, word), Ordering::Relaxed);
         }
         self.set_place(Place::Current);
     }
@@ -82,6 +106,15 @@ impl SpanRef {
         let product = self.offset_of(address) as u128 * u128::from(reciprocal);
         let slot = (product >> 64) as usize;
         ((product as u64) < reciprocal && slot < self.slots()).then_some(slot)
+    }
+
+    /// As [`slot_at`](Self::slot_at), but it may be the number of slots: that of a tail, whose bit says
+    /// that it is not live.
+    #[inline(always)]
+    pub fn slot_or_tail_at(self, address: usize) -> Option<usize> {
+        let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
+        let product = self.offset_of(address) as u128 * u128::from(reciprocal);
+        ((product as u64) < reciprocal).then_some((product >> 64) as usize)
     }
 
     /// Bytes from the start of the span to `address`, which is inside it.

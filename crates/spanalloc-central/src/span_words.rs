@@ -7,7 +7,7 @@ use spanalloc_sync::atomic::{AtomicU64, Ordering};
 use spanalloc_sync::fault::{self, Fault};
 
 use crate::span::{LARGE, SpanRef};
-use crate::span_slots::Put;
+use crate::span_slots::{Put, ones_below};
 
 /// Free slots of one word of a span's bitmap that its owner may hand out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,18 +87,19 @@ impl SpanRef {
     }
 
     /// Makes the slot free; false, and nothing is changed, if it is already, or another thread may
-    /// have freed it. It still counts as used.
+    /// have freed it, or it is the tail. It still counts as used.
     ///
     /// # Safety
     /// The caller is the holder, the span is not tiny, and nobody uses the slot.
     #[inline(always)]
     pub unsafe fn set_free(self, slot: usize) -> bool {
-        let (word, mask) = (self.free_word(slot / 64), 1 << (slot % 64));
-        let bits = word.load(Ordering::Relaxed);
-        if bits & mask != 0 || self.may_be_marked() {
+        let word = self.free_word(slot / 64);
+        let live = word.load(Ordering::Relaxed);
+        let free = live | 1 << (slot % 64);
+        if free == live || self.may_be_marked() {
             return false;
         }
-        word.store(bits | mask, Ordering::Relaxed);
+        word.store(free, Ordering::Relaxed);
         true
     }
 
@@ -120,13 +121,13 @@ impl SpanRef {
     /// # Safety
     /// The caller is the holder, and nothing is reserved of the span.
     pub unsafe fn reserve(self, most: usize) -> Reserve {
-        let used = self.used();
-        if used == self.slots() {
+        let (used, slots) = (self.used(), self.slots());
+        if used == slots {
             return Reserve::Exhausted;
         }
         let below = self.handed_out_below();
         for (word, remote) in self.remote_words().iter().enumerate() {
-            let free = self.free_word(word).load(Ordering::Relaxed);
+            let free = self.free_word(word).load(Ordering::Relaxed) & ones_below(slots, word);
             if free == 0 {
                 continue;
             }
