@@ -71,7 +71,11 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             if !span.set_free(slot) {
                 return Freed::Not;
             }
-            if self.state.bin(span.class()).keep(ptr::with_exposed_provenance_mut(address), span.slot(slot)) {
+            if self
+                .state
+                .bin(span.class())
+                .keep(ptr::with_exposed_provenance_mut(address), span.slot(slot))
+            {
                 return Freed::Done;
             }
             match span.count_free(1) {

@@ -1,9 +1,11 @@
 //! The bin of caches that check the program.
 //!
-//! The bin keeps the objects that were freed last, and hands the newest of them out first: its memory
-//! is in the processor's cache. When it has none, objects are handed out bit by bit from a word of
-//! the current span's bitmap; when it is full, a freed object stays where it is. In any case the
-//! bitmap knows at once. So of a slot of any span this is true at any time:
+//! The bin keeps objects that were freed lately in a ring, and hands them out again in turn: their memory
+//! is in the processor's cache. What was freed just now is not yet ripe: a few others have to be freed
+//! first. So a program that allocates and frees in turn goes round between some objects, and no step
+//! waits for the one before. When no object is ripe, objects are handed out bit by bit from a word of the
+//! current span's bitmap; when the ring is full, a freed object stays where it is. In any case the bitmap
+//! knows at once. So of a slot of any span this is true at any time:
 //!
 //! | bit in `free` | bit in `remote` | the slot                                                  |
 //! |---------------|-----------------|-----------------------------------------------------------|
@@ -13,16 +15,14 @@
 //! | 1             | 1               | was freed twice, at once: noticed when it is reserved, handed out again or folded |
 //!
 //! A slot that the bin keeps counts as used in its span, as a reserved one does. Slots are only
-//! reserved when the bin keeps none, and what it keeps later was live then: so no slot is both. Both
-//! bits of a slot are compared between its free and its next life.
+//! reserved when the bin keeps none, ripe or not, and what it keeps later was live then: so no slot is
+//! both. Both bits of a slot are compared between its free and its next life.
 
 use core::mem::{offset_of, size_of};
 use core::ptr;
 
 use spanalloc_central::{Central, Put, Reserve, SpanRef, SpanSlot};
-use spanalloc_sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-};
+use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::by_address::{Freed, mismatch};
@@ -40,9 +40,11 @@ const FRESH: u8 = 1;
 const ZEROED: u8 = 2;
 
 /// The most freed objects that a bin keeps.
-const KEPT: usize = 12;
+const KEPT: usize = 16;
 /// The most bytes of freed objects that a bin keeps, beyond two objects.
 const KEPT_BYTES: usize = 32 << 10;
+/// So many objects have to be freed after one before it is ripe, or as many as the ring holds beside it.
+const LAG: u32 = 3;
 
 /// A bin that keeps some freed objects and hands out the slots of one word of a bitmap. Its first
 /// cache line is all that most calls use of it.
@@ -58,21 +60,23 @@ pub struct Words {
     /// Bytes of a slot.
     bytes: AtomicU32,
     /// Which word of the span it is.
-    index: AtomicU16,
+    index: AtomicU8,
     /// The most slots to reserve at once; 0 until the bin is first used.
     most: AtomicU8,
     /// Whether the slots that were reserved were [`FRESH`] or [`ZEROED`].
     past: AtomicU8,
-    /// Bytes of `objects` that are in use, from its front: one [`Kept`] a freed object, the newest last.
-    kept: AtomicU32,
-    /// The most bytes that may be; 0 until the bin is first used.
-    kept_most: AtomicU32,
+    /// The last place of the ring, which has a power of two of them. As all three, in bytes from the first.
+    ring: AtomicU8,
+    /// The place of the oldest object that is kept, if one is.
+    oldest: AtomicU32,
+    /// The place for the next object that is freed.
+    next: AtomicU32,
     spans: Spans,
     objects: [Kept; KEPT],
 }
 
-/// A freed object. Its address is kept beside its slot so that whoever gets it next need not wait
-/// for what the slot leads to.
+/// A place for a freed object: its address, and its slot; 0 if the place is empty. The address is kept
+/// beside the slot so that whoever gets the object need not wait for what the slot leads to.
 #[derive(Debug)]
 struct Kept {
     object: AtomicPtr<u8>,
@@ -83,13 +87,15 @@ struct Kept {
 const KEPT_STEP: u32 = size_of::<Kept>() as u32;
 
 impl Kept {
-    const NONE: Self = Self { object: AtomicPtr::new(ptr::null_mut()), slot: AtomicU64::new(0) };
+    const fn none() -> Self {
+        Self { object: AtomicPtr::new(ptr::null_mut()), slot: AtomicU64::new(0) }
+    }
 }
 
 const _: () = assert!(
     size_of::<usize>() != 8
         || size_of::<AtomicU64>() != 8
-        || (offset_of!(Words, objects) == 64 && size_of::<Words>() == 256)
+        || (offset_of!(Words, objects) == 64 && size_of::<Words>() == 320)
 );
 
 impl Words {
@@ -100,40 +106,68 @@ impl Words {
     /// but counts as used.
     #[inline(always)]
     pub(crate) unsafe fn keep(&self, object: *mut u8, slot: SpanSlot) -> bool {
-        let kept = self.kept.load(Ordering::Relaxed);
-        if kept >= self.kept_most.load(Ordering::Relaxed) {
+        let next = self.next.load(Ordering::Relaxed);
+        // SAFETY: `next` is a place of the ring.
+        let place = unsafe { self.place(next) };
+        if place.slot.load(Ordering::Relaxed) != 0 {
             return false;
         }
-        // SAFETY: `kept` is below `kept_most`, which is at most the bytes of all.
-        let place = unsafe { self.place(kept) };
         place.object.store(object, Ordering::Relaxed);
         place.slot.store(slot.to_bits(), Ordering::Relaxed);
-        self.kept.store(kept + KEPT_STEP, Ordering::Relaxed);
+        self.next.store(self.behind(next, 1), Ordering::Relaxed);
         true
     }
 
-    /// The place at so many bytes of `objects`.
+    /// A place of the ring.
     ///
     /// # Safety
-    /// It is a multiple of [`KEPT_STEP`], and below the bytes of all.
+    /// It came from [`behind`](Self::behind), or is 0.
     #[inline(always)]
-    unsafe fn place(&self, kept: u32) -> &Kept {
-        // SAFETY: the caller's promise.
-        unsafe { &*self.objects.as_ptr().byte_add(kept as usize) }
+    unsafe fn place(&self, place: u32) -> &Kept {
+        // SAFETY: at most the last place of the ring, which is one of `objects`.
+        unsafe { &*self.objects.as_ptr().byte_add(place as usize) }
     }
 
-    /// The newest object, with so many bytes of them in use, which are more than 0.
+    /// So many places further on.
+    #[inline(always)]
+    fn behind(&self, place: u32, places: u32) -> u32 {
+        (place + places * KEPT_STEP) & u32::from(self.ring.load(Ordering::Relaxed))
+    }
+
+    /// Whether the oldest object that is kept is ripe.
+    #[inline(always)]
+    fn is_ripe(&self, oldest: u32) -> bool {
+        // SAFETY: a place of the ring.
+        let place = unsafe { self.place(self.behind(oldest, LAG)) };
+        place.slot.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes the oldest object that is kept. None if there is none, or if another thread may have freed
+    /// it, too.
     ///
     /// # Safety
-    /// The caller is the bin's thread.
+    /// The caller is the bin's thread, and this is `oldest`.
     #[inline(always)]
-    unsafe fn newest(&self, kept: u32) -> (*mut u8, SpanSlot) {
-        // SAFETY: at most KEPT objects are kept, and all of them were written by `keep`.
-        unsafe {
-            let place = self.place(kept - KEPT_STEP);
-            let slot = SpanSlot::from_bits(place.slot.load(Ordering::Relaxed));
-            (place.object.load(Ordering::Relaxed), slot)
+    unsafe fn pop_kept(&self, oldest: u32) -> Option<*mut u8> {
+        // SAFETY: a place of the ring; what is in it was written by `keep`.
+        let (place, slot) = unsafe {
+            let place = self.place(oldest);
+            (place, SpanSlot::from_bits(place.slot.load(Ordering::Relaxed)))
+        };
+        if slot.to_bits() == 0 || slot.span().may_be_marked() {
+            return None;
         }
+        // First this: a fork in between leaves the child a slot less, not one too many.
+        place.slot.store(0, Ordering::Relaxed);
+        self.oldest.store(self.behind(oldest, 1), Ordering::Relaxed);
+        // SAFETY: this thread owns the spans of what it keeps, and the flag was looked at.
+        unsafe { slot.span().set_live(slot.index()) };
+        Some(place.object.load(Ordering::Relaxed))
+    }
+
+    /// How many objects are kept.
+    fn kept(&self) -> usize {
+        self.objects.iter().filter(|place| place.slot.load(Ordering::Relaxed) != 0).count()
     }
 
     /// Whether this slot of a span is reserved, and never was handed out.
@@ -153,13 +187,14 @@ impl Keep for Words {
         word: AtomicPtr::new(ptr::null_mut()),
         base: AtomicUsize::new(0),
         bytes: AtomicU32::new(0),
-        index: AtomicU16::new(0),
+        index: AtomicU8::new(0),
         most: AtomicU8::new(0),
         past: AtomicU8::new(0),
-        kept: AtomicU32::new(0),
-        kept_most: AtomicU32::new(0),
+        ring: AtomicU8::new(0),
+        oldest: AtomicU32::new(0),
+        next: AtomicU32::new(0),
         spans: Spans::new(),
-        objects: [Kept::NONE; KEPT],
+        objects: [const { Kept::none() }; KEPT],
     };
 
     fn spans(&self) -> &Spans {
@@ -170,8 +205,10 @@ impl Keep for Words {
         let most = (RESERVED_BYTES / bytes.max(1)).clamp(2, WORD_SLOTS);
         self.bytes.store(bytes as u32, Ordering::Relaxed);
         self.most.store(most as u8, Ordering::Relaxed);
-        let kept = (KEPT_BYTES / bytes.max(1)).clamp(2, KEPT);
-        self.kept_most.store(kept as u32 * KEPT_STEP, Ordering::Relaxed);
+        let places = 1 << (KEPT_BYTES / bytes.max(1)).clamp(2, KEPT).ilog2();
+        self.ring.store((places - 1) * KEPT_STEP as u8, Ordering::Relaxed);
+        self.oldest.store(0, Ordering::Relaxed);
+        self.next.store(0, Ordering::Relaxed);
     }
 
     fn is_in_use(&self) -> bool {
@@ -182,24 +219,14 @@ impl Keep for Words {
         debug_assert!(self.cached() == 0);
         self.word.store(ptr::null_mut(), Ordering::Relaxed);
         self.most.store(0, Ordering::Relaxed);
-        self.kept_most.store(0, Ordering::Relaxed);
     }
 
     #[inline(always)]
     unsafe fn pop(&self) -> Option<*mut u8> {
-        let kept = self.kept.load(Ordering::Relaxed);
-        if kept != 0 {
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        if self.is_ripe(oldest) {
             // SAFETY: the caller is the bin's thread (contract).
-            let (object, slot) = unsafe { self.newest(kept) };
-            let span = slot.span();
-            if span.may_be_marked() {
-                return None;
-            }
-            // First this: a fork in between leaves the child a slot less, not one too many.
-            self.kept.store(kept - KEPT_STEP, Ordering::Relaxed);
-            // SAFETY: this thread owns the spans of what it keeps, and the flag was looked at.
-            unsafe { span.set_live(slot.index()) };
-            return Some(object);
+            return unsafe { self.pop_kept(oldest) };
         }
         let reserved = self.reserved.load(Ordering::Relaxed);
         if reserved == 0 {
@@ -221,28 +248,31 @@ impl Keep for Words {
         // SAFETY: the caller is the bin's thread, which owns the current span (contract); nothing is
         // reserved of it.
         unsafe {
-            self.pop().or_else(|| {
-                let loaded = self.cached() == 0 && self.load(self.spans.current()?) == Load::Loaded;
-                if loaded { self.pop() } else { None }
-            })
+            self.pop().or_else(|| self.pop_kept(self.oldest.load(Ordering::Relaxed))).or_else(
+                || {
+                    let loaded =
+                        self.cached() == 0 && self.load(self.spans.current()?) == Load::Loaded;
+                    if loaded { self.pop() } else { None }
+                },
+            )
         }
     }
 
     #[inline]
     fn zeroed(&self) -> bool {
-        self.kept.load(Ordering::Relaxed) == 0 && self.past.load(Ordering::Relaxed) == ZEROED
+        self.past.load(Ordering::Relaxed) == ZEROED
+            && !self.is_ripe(self.oldest.load(Ordering::Relaxed))
     }
 
     fn cached(&self) -> usize {
-        let kept = (self.kept.load(Ordering::Relaxed) / KEPT_STEP) as usize;
-        kept + self.reserved.load(Ordering::Relaxed).count_ones() as usize
+        self.kept() + self.reserved.load(Ordering::Relaxed).count_ones() as usize
     }
 
     /// Kept objects could not be popped because another thread has freed into a span of theirs: that
     /// is taken in, and it turns out whether one of them was freed twice.
     fn recover<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) -> bool {
         let bin = cache.state.bin(class);
-        if bin.kept.load(Ordering::Relaxed) > 0 {
+        if bin.kept() > 0 {
             give_back(cache, class);
             cache.drain();
         }
@@ -259,8 +289,14 @@ impl Keep for Words {
         };
         self.word.store(ptr::from_ref(span.bitmap_word(found.word)).cast_mut(), Ordering::Relaxed);
         self.base.store(span.address_of(found.word * WORD_SLOTS), Ordering::Relaxed);
-        self.index.store(found.word as u16, Ordering::Relaxed);
-        let past = if !found.fresh { 0 } else if span.zeroed() { ZEROED } else { FRESH };
+        self.index.store(found.word as u8, Ordering::Relaxed);
+        let past = if !found.fresh {
+            0
+        } else if span.zeroed() {
+            ZEROED
+        } else {
+            FRESH
+        };
         self.past.store(past, Ordering::Relaxed);
         self.reserved.store(found.bits, Ordering::Relaxed);
         Load::Loaded
@@ -316,19 +352,83 @@ impl Keep for Words {
 /// Gives the objects that a bin keeps back to their spans.
 fn give_back<C: Central, P: Policy<Bin = Words>>(cache: Cache<'_, C, P>, class: u8) {
     let bin = cache.state.bin(class);
-    loop {
-        let kept = bin.kept.load(Ordering::Relaxed);
-        if kept == 0 {
-            return;
+    for place in &bin.objects {
+        // SAFETY: what is in a place was written by `keep`.
+        let slot = unsafe { SpanSlot::from_bits(place.slot.load(Ordering::Relaxed)) };
+        if slot.to_bits() == 0 {
+            continue;
         }
-        bin.kept.store(kept - KEPT_STEP, Ordering::Relaxed);
+        place.slot.store(0, Ordering::Relaxed);
         // SAFETY: this thread is the bin's, which owns the spans of the objects; each is free by its
         // state.
         unsafe {
-            let span = bin.newest(kept).1.span();
-            if span.count_free(1) == Put::Notify {
-                cache.rehome_slow(span);
+            if slot.span().count_free(1) == Put::Notify {
+                cache.rehome_slow(slot.span());
             }
+        }
+    }
+    bin.oldest.store(0, Ordering::Relaxed);
+    bin.next.store(0, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use core::alloc::Layout;
+
+    use spanalloc_central::CentralLists;
+    use spanalloc_classes::Go67;
+    use spanalloc_os::Mmap;
+    use spanalloc_pages::PageHeap;
+    use std::vec::Vec;
+
+    use super::KEPT;
+    use crate::ThreadCache;
+    use crate::policy::Checked;
+
+    type Lists = CentralLists<Go67, PageHeap<Mmap>>;
+
+    /// Allocates and frees an object of `bytes` so many times; where it was.
+    fn pairs(bytes: usize, count: usize) -> Vec<usize> {
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
+        let mut cache = ThreadCache::<&Lists, Checked>::with_policy(&lists);
+        let layout = Layout::from_size_align(bytes, 8).unwrap();
+        let mut pair = || {
+            let object = cache.alloc(layout).unwrap();
+            // SAFETY: allocated just now with this layout.
+            unsafe { cache.free(object, layout) };
+            object.addr().get()
+        };
+        (0..count).map(|_| pair()).collect()
+    }
+
+    #[test]
+    fn a_loop_goes_round_between_a_few_objects() {
+        for (bytes, ring) in [(64, 4), (2048, 4), (8192, 4), (16384, 2), (32768, 2)] {
+            let places = pairs(bytes, 40);
+            let (first, rest) = places.split_at(ring);
+            assert!(first.iter().all(|place| first.iter().filter(|it| *it == place).count() == 1));
+            assert!(rest.iter().zip(first.iter().cycle()).all(|(place, then)| place == then));
+        }
+    }
+
+    #[test]
+    fn what_was_freed_is_handed_out_in_turn_and_at_last_the_newest() {
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
+        let mut cache = ThreadCache::<&Lists, Checked>::with_policy(&lists);
+        let layout = Layout::from_size_align(64, 8).unwrap();
+        // All of a word, so that nothing is reserved.
+        let objects = Vec::from_iter((0..64).map(|_| cache.alloc(layout).unwrap()));
+        let (few, others) = objects.split_at(KEPT);
+        for object in few {
+            // SAFETY: allocated above with this layout.
+            unsafe { cache.free(*object, layout) };
+        }
+        let again = Vec::from_iter((0..KEPT).map(|_| cache.alloc(layout).unwrap()));
+        assert_eq!(again, few);
+        assert!(!objects.contains(&cache.alloc(layout).unwrap()));
+        for object in again.iter().chain(others) {
+            // SAFETY: allocated above with this layout; the last one is the cache's to forget.
+            unsafe { cache.free(*object, layout) };
         }
     }
 }

@@ -112,11 +112,8 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
     /// Empty lists over `heap`.
     pub const fn new(heap: H) -> Self {
         let tiny = class_facts::<T>(TINY);
-        let tiny_bits = bits_of(
-            tiny.span_slots as usize,
-            tiny.bytes as usize,
-            tiny.span_pages as usize,
-        );
+        let tiny_bits =
+            bits_of(tiny.span_slots as usize, tiny.bytes as usize, tiny.span_pages as usize);
         Self {
             heap,
             classes: [const { Padded::new(ClassLists::new()) }; MAX_CLASSES],

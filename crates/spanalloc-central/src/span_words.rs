@@ -271,6 +271,28 @@ mod tests {
     }
 
     #[test]
+    fn the_tail_of_a_span_is_never_live() {
+        // 100 slots of 48 bytes leave a tail, in which another one would begin; 128 of 64 do not.
+        let (with, without) = (span(7, 48, 100, false), span(7, 64, 128, false));
+        let tail = with.base() + 100 * 48;
+        assert_eq!((with.slot_at(tail), with.slot_or_tail_at(tail)), (None, Some(100)));
+        assert_eq!(with.slot_or_tail_at(tail + 1), None);
+        assert_eq!((with.bits(), without.bits()), (101, 128));
+        let mut slots = 0;
+        while let Reserve::Some(reserved) = reserve(with, 64) {
+            slots += reserved.bits.count_ones();
+            hand_out(with, reserved);
+        }
+        assert_eq!((slots, with.used()), (100, 100), "the tail is not handed out");
+        // SAFETY: the test is the holder.
+        unsafe {
+            assert!(!with.set_free(100), "and not freed");
+            assert!(with.set_free(99) && !with.set_free(99));
+            with.set_live(99);
+        }
+    }
+
+    #[test]
     fn a_slot_that_was_freed_from_two_sides_is_not_reserved() {
         let span = span(7, 16, 130, false);
         hand_out(span, some(reserve(span, 64)));

@@ -10,6 +10,7 @@ use spanalloc_os::{Mmap, Report};
 use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageHeap, PageStats, Pages, Run};
 
 use crate::span::{SpanRef, descriptor_bytes};
+use crate::span_slots::bits_of;
 
 /// A descriptor in zeroed memory that is never unmapped.
 pub(crate) fn descriptor(words: usize, tiny: bool) -> SpanRef {
@@ -29,9 +30,9 @@ pub(crate) fn facts(bytes: u32, slots: u32) -> Class {
 
 /// A span of `slots` slots of `bytes` bytes, of class 5 (or tiny), at a made-up address.
 pub(crate) fn span(class: u8, bytes: u32, slots: usize, zeroed: bool) -> SpanRef {
-    let words = slots.div_ceil(64).max(2);
-    let span = descriptor(words, class == crate::TINY);
     let facts = facts(bytes, slots as u32);
+    let words = bits_of(slots, bytes as usize, facts.pages as usize).div_ceil(64).max(2);
+    let span = descriptor(words, class == crate::TINY);
     let run = Run { address: 0x10_0000, pages: facts.pages as usize, zeroed };
     // SAFETY: the descriptor has this many words; nobody touches the pages.
     unsafe { span.cut(words, class, &facts, slots, run) };
