@@ -123,7 +123,7 @@ fn scenario() -> Vec<Operation> {
     for round in 0..2_u8 {
         for (size, more) in [(3, 40), (16, 70), (112, 70), (1000, 15), (9000, 7), (70_000, 2)] {
             operations.push(Operation::AllocMany { size, align: 8, more });
-            operations.push(Operation::Switch { cache: round });
+            operations.push(Operation::Switch { cache: round.into() });
         }
         operations.push(Operation::AllocZeroed { size: 150_000, align: 1 << 16 });
         // Each takes an arena of its own, its metadata and a commit.
@@ -132,8 +132,8 @@ fn scenario() -> Vec<Operation> {
             operations.push(Operation::Realloc { index: index * 31, size: 40_000 });
             operations.push(Operation::FreeRemote { index: index * 17 });
         }
-        operations.push(Operation::Restart { cache: round + 1 });
-        operations.push(Operation::FreeMany { index: u16::from(round) * 50, more: 150 });
+        operations.push(Operation::Restart { cache: u16::from(round) + 1 });
+        operations.push(Operation::FreeMany { index: u32::from(round) * 50, more: 150 });
         operations.push(Operation::FreeMany { index: 7, more: 60 });
         operations.push(Operation::Release { most: 400 });
     }

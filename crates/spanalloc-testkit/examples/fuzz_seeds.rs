@@ -61,8 +61,8 @@ fn seeds() -> Vec<(&'static str, Vec<Operation>)> {
                     let size = step * step * 7;
                     [
                         Operation::Alloc { size, align: 1 << (step % 12) },
-                        Operation::Realloc { index: (step * 5) as u16, size: size + 20 },
-                        Operation::Free { index: (step * 3) as u16 },
+                        Operation::Realloc { index: (step * 5) as u32, size: size + 20 },
+                        Operation::Free { index: (step * 3) as u32 },
                     ]
                 })
                 .collect(),

@@ -1,4 +1,4 @@
-//! Operations as bytes, for fuzzers and for replay.
+//! Operations as bytes, for fuzzers.
 //!
 //! Every byte string is a list of operations, and a change of one byte changes one operation, which
 //! is what a fuzzer needs. The first byte of an operation says which it is, its arguments follow;
@@ -26,6 +26,10 @@ impl Bytes<'_> {
 
     fn word(&mut self) -> u16 {
         u16::from_le_bytes([self.byte(), self.byte()])
+    }
+
+    fn index(&mut self) -> u32 {
+        self.word().into()
     }
 
     /// Four bytes: how many bits the size has, then those bits. So a random size is as likely to
@@ -65,20 +69,23 @@ impl Operation {
                 2 => {
                     Self::AllocMany { size: bytes.size(), align: bytes.align(), more: bytes.byte() }
                 }
-                3 => Self::Realloc { index: bytes.word(), size: bytes.size() },
-                4 => Self::Free { index: bytes.word() },
-                5 => Self::FreeRemote { index: bytes.word() },
-                6 => Self::FreeMany { index: bytes.word(), more: bytes.byte() },
-                7 => Self::Switch { cache: bytes.byte() },
-                8 => Self::Restart { cache: bytes.byte() },
+                3 => Self::Realloc { index: bytes.index(), size: bytes.size() },
+                4 => Self::Free { index: bytes.index() },
+                5 => Self::FreeRemote { index: bytes.index() },
+                6 => Self::FreeMany { index: bytes.index(), more: bytes.byte() },
+                7 => Self::Switch { cache: bytes.byte().into() },
+                8 => Self::Restart { cache: bytes.byte().into() },
                 _ => Self::Release { most: bytes.word() },
             });
         }
         operations
     }
 
-    /// Bytes that [`decode`](Self::decode) makes the same operations of. Sizes of 2 MB and more and
-    /// alignments above 64 MB cannot be written down; they become the largest that can.
+    /// Bytes that [`decode`](Self::decode) makes the same operations of. Sizes of 2 MB and more,
+    /// alignments above 64 MB, indices above 65,535 and caches above 255 cannot be written down; they
+    /// become the largest that can. Time is left out.
+    ///
+    /// A [`Trace`](crate::Trace) has room for all of them.
     #[must_use]
     pub fn encode(operations: &[Self]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -99,32 +106,41 @@ impl Operation {
                 }
                 Self::Realloc { index, size } => {
                     bytes.push(3);
-                    bytes.extend(index.to_le_bytes());
+                    push_index(&mut bytes, index);
                     push_size(&mut bytes, size);
                 }
                 Self::Free { index } => {
                     bytes.push(4);
-                    bytes.extend(index.to_le_bytes());
+                    push_index(&mut bytes, index);
                 }
                 Self::FreeRemote { index } => {
                     bytes.push(5);
-                    bytes.extend(index.to_le_bytes());
+                    push_index(&mut bytes, index);
                 }
                 Self::FreeMany { index, more } => {
                     bytes.push(6);
-                    bytes.extend(index.to_le_bytes());
+                    push_index(&mut bytes, index);
                     bytes.push(more);
                 }
-                Self::Switch { cache } => bytes.extend([7, cache]),
-                Self::Restart { cache } => bytes.extend([8, cache]),
+                Self::Switch { cache } => bytes.extend([7, low_byte(cache)]),
+                Self::Restart { cache } => bytes.extend([8, low_byte(cache)]),
                 Self::Release { most } => {
                     bytes.push(9);
                     bytes.extend(most.to_le_bytes());
                 }
+                Self::Advance { .. } => {}
             }
         }
         bytes
     }
+}
+
+fn push_index(bytes: &mut Vec<u8>, index: u32) {
+    bytes.extend(u16::try_from(index).unwrap_or(u16::MAX).to_le_bytes());
+}
+
+fn low_byte(cache: u16) -> u8 {
+    u8::try_from(cache).unwrap_or(u8::MAX)
 }
 
 fn push_size(bytes: &mut Vec<u8>, size: usize) {

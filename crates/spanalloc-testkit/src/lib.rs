@@ -4,20 +4,24 @@ mod codec;
 mod global;
 mod operation;
 pub mod pattern;
+mod playback;
 mod replay;
 mod returning;
 mod shadow;
 #[cfg(feature = "proptest")]
 mod strategy;
 mod subject;
+mod trace;
 mod violation;
 
 pub use global::Global;
 pub use operation::Operation;
+pub use playback::{Effect, Playback};
 pub use replay::{Replay, Summary, run};
 pub use returning::Returning;
 pub use shadow::{Object, Shadow};
 #[cfg(feature = "proptest")]
 pub use strategy::{Mix, operations};
 pub use subject::{Subject, Tally};
+pub use trace::{Trace, TraceError};
 pub use violation::{Failure, Violation};

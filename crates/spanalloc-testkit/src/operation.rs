@@ -34,40 +34,45 @@ pub enum Operation {
     /// Gives an object a new size.
     Realloc {
         /// Which object.
-        index: u16,
+        index: u32,
         /// Its new size in bytes.
         size: usize,
     },
     /// Frees an object.
     Free {
         /// Which object.
-        index: u16,
+        index: u32,
     },
     /// Frees an object through the cache after the current one.
     FreeRemote {
         /// Which object.
-        index: u16,
+        index: u32,
     },
     /// As many [`Free`](Self::Free) in a row, each at the same index.
     FreeMany {
         /// Which object first.
-        index: u16,
+        index: u32,
         /// How many, less one.
         more: u8,
     },
     /// Goes on with another cache, as if another thread ran.
     Switch {
         /// Which cache.
-        cache: u8,
+        cache: u16,
     },
     /// Ends a cache, as if its thread ended, and begins a new one in its place.
     Restart {
         /// Which cache.
-        cache: u8,
+        cache: u16,
     },
     /// Gives memory that is not in use back to the system.
     Release {
         /// Units the subject understands, pages as a rule.
         most: u16,
+    },
+    /// Time passes.
+    Advance {
+        /// How much.
+        microseconds: u32,
     },
 }

@@ -129,16 +129,16 @@ impl<S: Subject> Replay<S> {
                 }
                 Ok(())
             }
-            Operation::Realloc { index, size } => self.realloc(index.into(), size),
-            Operation::Free { index } => self.free_at(index.into()),
+            Operation::Realloc { index, size } => self.realloc(index as usize, size),
+            Operation::Free { index } => self.free_at(index as usize),
             Operation::FreeRemote { index } => {
                 self.subject.switch((self.cache + 1) % self.subject.caches().max(1));
-                let result = self.free_at(index.into());
+                let result = self.free_at(index as usize);
                 self.subject.switch(self.cache);
                 result
             }
             Operation::FreeMany { index, more } => {
-                (0..=more).try_for_each(|_| self.free_at(index.into()))
+                (0..=more).try_for_each(|_| self.free_at(index as usize))
             }
             Operation::Switch { cache } => {
                 self.cache = usize::from(cache) % self.subject.caches().max(1);
@@ -151,6 +151,10 @@ impl<S: Subject> Replay<S> {
             }
             Operation::Release { most } => {
                 self.subject.release(most.into());
+                Ok(())
+            }
+            Operation::Advance { microseconds } => {
+                self.subject.advance(microseconds);
                 Ok(())
             }
         }

@@ -77,16 +77,16 @@ impl Mix {
                 // As many as make a few spans of small objects, but not hundreds of large ones.
                 Operation::AllocMany { size: size / 8, align, more }
             }),
-            9 => (any::<u16>(), self.size())
+            9 => (index(), self.size())
                 .prop_map(|(index, size)| Operation::Realloc { index, size }),
-            20 => any::<u16>().prop_map(|index| Operation::Free { index }),
-            3 => (any::<u16>(), any::<u8>())
+            20 => index().prop_map(|index| Operation::Free { index }),
+            3 => (index(), any::<u8>())
                 .prop_map(|(index, more)| Operation::FreeMany { index, more }),
         ];
         let others = prop_oneof![
-            6 => any::<u16>().prop_map(|index| Operation::FreeRemote { index }),
-            8 => (0..self.caches).prop_map(|cache| Operation::Switch { cache }),
-            2 => (0..self.caches).prop_map(|cache| Operation::Restart { cache }),
+            6 => index().prop_map(|index| Operation::FreeRemote { index }),
+            8 => (0..u16::from(self.caches)).prop_map(|cache| Operation::Switch { cache }),
+            2 => (0..u16::from(self.caches)).prop_map(|cache| Operation::Restart { cache }),
         ];
         let release = (0_u16..600).prop_map(|most| Operation::Release { most });
         let other_weight = if self.caches > 1 { 16 } else { 0 };
@@ -98,6 +98,10 @@ impl Default for Mix {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn index() -> impl Strategy<Value = u32> {
+    any::<u16>().prop_map(u32::from)
 }
 
 /// Lists of random operations. They shrink to shorter lists of smaller operations.

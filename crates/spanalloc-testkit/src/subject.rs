@@ -56,6 +56,9 @@ pub unsafe trait Subject {
     /// Gives up to `most` units of memory that is not in use back to the system.
     fn release(&mut self, _most: usize) {}
 
+    /// Time passes: whatever the subject does by the clock, it does it now, and asks no other clock.
+    fn advance(&mut self, _microseconds: u32) {}
+
     /// Called after every operation with what lives now.
     ///
     /// # Errors

@@ -132,8 +132,8 @@ unsafe impl Subject for Broken {
 /// Operations that come to each bug.
 fn script() -> Vec<Operation> {
     let mut operations = Vec::new();
-    for round in 0..20_u16 {
-        operations.push(Operation::Alloc { size: 100 + usize::from(round), align: 8 });
+    for round in 0..20_u32 {
+        operations.push(Operation::Alloc { size: 100 + round as usize, align: 8 });
         operations.push(Operation::AllocZeroed { size: 50, align: 16 });
         operations.push(Operation::Realloc { index: round * 7, size: 80 });
         operations.push(Operation::Alloc { size: 20, align: 4 });
