@@ -25,8 +25,13 @@ pub(crate) enum Setting<'a> {
 const PREFIX: &[u8] = b"SPANALLOC_";
 
 /// Beginnings of names that belong to the command and the tests, not to the library.
-const OTHERS: [&[u8]; 4] =
-    [b"SPANALLOC_DEMO_", b"SPANALLOC_TEST_", b"SPANALLOC_REQUIRE_", b"SPANALLOC_WRITE_"];
+const OTHERS: [&[u8]; 5] = [
+    b"SPANALLOC_DEMO_",
+    b"SPANALLOC_RECORD_",
+    b"SPANALLOC_REQUIRE_",
+    b"SPANALLOC_TEST_",
+    b"SPANALLOC_WRITE_",
+];
 
 /// Reads the value of one option; None if it is wrong.
 type Read = for<'a> fn(&'a [u8]) -> Option<Setting<'a>>;

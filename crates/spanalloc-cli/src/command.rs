@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command, JobArgs};
-use crate::{Choice, Error, demo, job, preload};
+use crate::{Choice, Error, demo, job, preload, record, replay};
 
 /// Does what the command line says, in a process that runs on `allocator`; without a subcommand it
-/// says how to use it. `run` comes back only if the program cannot be run.
+/// says how to use it. `run` comes back only if the program cannot be run; `record` with the program's own
+/// exit code.
 ///
 /// Exit code 0 if it was done (also when the reader of the output went away), else
 /// [`Error::exit_code`], or 2 if the command line is wrong.
@@ -17,6 +18,8 @@ pub fn run(allocator: Choice) -> ExitCode {
     let done = match Cli::parse().command {
         None => Cli::command().print_help().map_err(Error::from),
         Some(Command::Run(args)) => Err(preload::run(&args)),
+        Some(Command::Record(args)) => record::run(&args),
+        Some(Command::Replay(args)) => replay::run(&args, &mut out),
         Some(Command::Demo(args)) => demo::show(&args, allocator, &mut out),
         Some(Command::Job(args)) => report_job(&args, allocator, &mut out),
     };

@@ -3,6 +3,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
+use spanalloc_testkit::{Failure, TraceError};
+
 /// Why the command could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +20,9 @@ pub enum Error {
     /// A path given as an argument is a device, a pipe or a socket.
     #[error("cannot read {}: neither a file nor a directory", .0.display())]
     NotAFile(PathBuf),
+    /// A path given as a trace is a directory, a device, a pipe or a socket.
+    #[error("cannot read {}: not a file", .0.display())]
+    NotATraceFile(PathBuf),
     /// Nothing below the paths is text.
     #[error("no text found in {0}")]
     NoText(String),
@@ -49,7 +54,7 @@ pub enum Error {
     /// The system does not say which file this command is.
     #[error("cannot tell where this command is: {0}")]
     OwnPlace(#[source] io::Error),
-    /// The C library is in none of the places where it is looked for.
+    /// A library is in none of the places where it is looked for.
     #[error("there is no C library; looked for {}", listed(.0))]
     NoLibrary(Vec<PathBuf>),
     /// The C library is where `LD_PRELOAD` cannot name it.
@@ -74,6 +79,51 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// A program that cannot be recorded.
+    #[error("cannot record {}: it {why}", file.display())]
+    NotRecordable {
+        /// The file that would run.
+        file: PathBuf,
+        /// Why the library is not loaded into it, in words.
+        why: String,
+    },
+    /// The memory for a recording cannot be had.
+    #[error("no memory for the recording: {0}")]
+    Log(#[source] io::Error),
+    /// The program ran and called no malloc that could be recorded.
+    #[error("nothing was recorded: {} has a malloc of its own, or never called it", .0.display())]
+    NothingRecorded(OsString),
+    /// A program that ran ended in this way, which it has told itself.
+    #[error("the program ended with {0}")]
+    Ended(u8),
+    /// A file that holds no trace, or a damaged one.
+    #[error("cannot replay {}: {source}", path.display())]
+    Trace {
+        /// The file as it was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TraceError,
+    },
+    /// The buffer to replay in cannot be had.
+    #[error("no memory for a buffer of {bytes} bytes")]
+    NoBuffer {
+        /// Its size.
+        bytes: usize,
+    },
+    /// A replay with verification found that the allocator broke a promise.
+    #[error("the allocator is wrong at {0}")]
+    Violation(#[from] Failure),
+    /// A curve could not be drawn.
+    #[error("cannot draw the curve: {0}")]
+    Drawing(String),
+    /// A file that the command makes cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file as it was given.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -95,14 +145,19 @@ impl Error {
         match self {
             Self::NoProgram(_) => 127,
             Self::Program { .. } => 126,
-            Self::Path { .. } | Self::NotAFile(_) | Self::NoText(_) => 2,
+            Self::Path { .. }
+            | Self::NotAFile(_)
+            | Self::NoText(_)
+            | Self::Trace { .. }
+            | Self::NotATraceFile(_) => 2,
             _ => 1,
         }
     }
 
-    /// The exit code of another process of this program, which has said what was wrong.
+    /// The exit code of another process, which has said what was wrong.
     pub(crate) fn said_elsewhere(&self) -> Option<u8> {
         match self {
+            Self::Ended(code) => Some(*code),
             Self::Process { status, .. } => match status.code() {
                 Some(1) => Some(1),
                 Some(2) => Some(2),

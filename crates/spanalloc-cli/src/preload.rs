@@ -16,12 +16,15 @@ use crate::{Error, program};
 /// The file name of the C library.
 const LIBRARY: &str = "libspanalloc_c.so";
 
+/// The file name of the recorder.
+pub(crate) const RECORDER: &str = "libspanalloc_record.so";
+
 /// Where the library may be, from the directory of this command: where cargo leaves it, which is
 /// first because a copy beside the command can be of an older build; beside it; in an installed tree.
 const PLACES: [&str; 3] = ["deps", "", "../lib"];
 
 /// The variable that names the libraries a program loads before all others.
-const PRELOAD: &str = "LD_PRELOAD";
+pub(crate) const PRELOAD: &str = "LD_PRELOAD";
 
 /// Puts the program in the place of this process. Comes back only with the reason why it cannot.
 pub(crate) fn run(args: &RunArgs) -> Error {
@@ -30,7 +33,7 @@ pub(crate) fn run(args: &RunArgs) -> Error {
 }
 
 fn try_run(args: &RunArgs) -> Result<Infallible, Error> {
-    let library = library()?;
+    let library = library(LIBRARY)?;
     let mut words = args.command.iter();
     let name = words.next().cloned().unwrap_or_default();
     let mut command = Command::new(&name);
@@ -67,17 +70,18 @@ fn ask_for_report(args: &RunArgs, command: &mut Command) -> Result<(), Error> {
     Ok(())
 }
 
-/// The library that belongs to this command.
-fn library() -> Result<PathBuf, Error> {
+/// The library of this name that belongs to this command.
+pub(crate) fn library(name: &str) -> Result<PathBuf, Error> {
     let command = env::current_exe().map_err(Error::OwnPlace)?;
     let directory = command.parent().unwrap_or(Path::new("/"));
-    let places = PLACES.map(|place| directory.join(place).join(LIBRARY));
+    let places = PLACES.map(|place| directory.join(place).join(name));
     let found = places.iter().find(|place| place.is_file());
     found.cloned().ok_or_else(|| Error::NoLibrary(places.to_vec()))
 }
 
-/// The value of `LD_PRELOAD` with `library` first, then what was `there` but for other builds of it.
-fn preloads(library: &Path, there: Option<OsString>) -> Result<OsString, Error> {
+/// The value of `LD_PRELOAD` with `library` first, then what was `there` but for other builds of it, of
+/// the C library and of the recorder.
+pub(crate) fn preloads(library: &Path, there: Option<OsString>) -> Result<OsString, Error> {
     let apart = |byte: &u8| *byte == b' ' || *byte == b':';
     if library.as_os_str().as_bytes().iter().any(apart) {
         return Err(Error::LibraryPath(library.to_owned()));
@@ -85,7 +89,7 @@ fn preloads(library: &Path, there: Option<OsString>) -> Result<OsString, Error> 
     let mut value = library.as_os_str().to_owned();
     for entry in there.unwrap_or_default().as_bytes().split(apart) {
         let entry = Path::new(OsStr::from_bytes(entry));
-        if entry.file_name().is_some_and(|name| name != LIBRARY) {
+        if entry.file_name().is_some_and(|name| name != LIBRARY && name != RECORDER) {
             value.push(":");
             value.push(entry);
         }

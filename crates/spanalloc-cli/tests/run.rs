@@ -14,7 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use common::{ended, spanalloc, text};
+use common::{assert_line, compiled, ended, spanalloc, text};
 use tempfile::TempDir;
 
 const LIBRARY: &str = "libspanalloc_c.so";
@@ -37,19 +37,6 @@ fn answer(command: &mut Command) -> String {
     assert!(status.success(), "{status}: {}", text(&stderr));
     assert_eq!(text(&stderr), "");
     text(&stdout)
-}
-
-/// Checks that the command ended with `code` and one line on stderr that holds all of `parts`.
-fn assert_refused(command: &mut Command, code: i32, parts: &[&str]) {
-    let output = ended(command, "");
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{message}");
-    assert_eq!(message.lines().count(), 1, "{message}");
-    assert!(message.starts_with("spanalloc: "), "{message}");
-    for part in parts {
-        assert!(message.contains(part), "{part} is not in {message}");
-    }
-    assert!(output.stdout.is_empty());
 }
 
 #[test]
@@ -167,12 +154,12 @@ fn what_cannot_be_run_is_named() {
     let file = place.path().join("no program");
     fs::write(&file, "text").unwrap();
     let file = file.to_str().unwrap();
-    assert_refused(&mut run(&["no-such-program", "-x"]), 127, &["no-such-program", "not found"]);
-    assert_refused(&mut run(&["./no-such-program"]), 127, &["./no-such-program", "not found"]);
-    assert_refused(&mut run(&[file]), 126, &["cannot run", file]);
-    assert_refused(&mut run(&["/"]), 126, &["cannot run /"]);
+    assert_line(&mut run(&["no-such-program", "-x"]), 127, &["no-such-program", "not found"]);
+    assert_line(&mut run(&["./no-such-program"]), 127, &["./no-such-program", "not found"]);
+    assert_line(&mut run(&[file]), 126, &["cannot run", file]);
+    assert_line(&mut run(&["/"]), 126, &["cannot run /"]);
     let mut command = run(&["--report", "missing/report", "true"]);
-    assert_refused(command.current_dir(place.path()), 1, &["cannot write", "missing/report"]);
+    assert_line(command.current_dir(place.path()), 1, &["cannot write", "missing/report"]);
 }
 
 #[test]
@@ -188,7 +175,7 @@ fn the_library_is_found_in_an_installed_tree_or_missed() {
     };
     let (bin, mut command) = installed("tree");
     let parts = ["bin/deps/libspanalloc_c.so", "bin/libspanalloc_c.so", "lib/libspanalloc_c.so"];
-    assert_refused(&mut command, 1, &parts);
+    assert_line(&mut command, 1, &parts);
     for directory in ["../lib", ".", "deps"] {
         fs::create_dir_all(bin.join(directory)).unwrap();
         let library = bin.join(directory).canonicalize().unwrap().join(LIBRARY);
@@ -198,23 +185,7 @@ fn the_library_is_found_in_an_installed_tree_or_missed() {
 
     let (bin, mut command) = installed("a space");
     fs::copy(library(), bin.join(LIBRARY)).unwrap();
-    assert_refused(&mut command, 1, &["LD_PRELOAD cannot hold", "a space/bin"]);
-}
-
-/// Compiles a program; nothing if there is no compiler, which is told, or fails if programs are
-/// required.
-fn compiled(place: &TempDir, source: &str, options: &[&str]) -> Option<PathBuf> {
-    let program = place.path().join("program");
-    fs::write(program.with_extension("c"), source).unwrap();
-    let mut compiler = Command::new("cc");
-    compiler.args(options).arg("-o").arg(&program).arg(program.with_extension("c"));
-    let Ok(output) = compiler.output() else {
-        assert!(std::env::var_os("SPANALLOC_REQUIRE_PROGRAMS").is_none(), "cc is not there");
-        eprintln!("SKIPPED: cc is not there");
-        return None;
-    };
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    Some(program)
+    assert_line(&mut command, 1, &["LD_PRELOAD cannot hold", "a space/bin"]);
 }
 
 #[test]
@@ -244,11 +215,11 @@ fn a_static_program_runs_and_is_noticed() {
     fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
     for file in [&program, &script] {
         let parts = [program.to_str().unwrap(), "is statically linked"];
-        assert_refused(&mut run(&[file.to_str().unwrap()]), 3, &parts);
+        assert_line(&mut run(&[file.to_str().unwrap()]), 3, &parts);
     }
     // As it is called by its name alone.
     let mut command = run(&["program"]);
-    assert_refused(command.env("PATH", place.path()), 3, &["/program is statically linked"]);
+    assert_line(command.env("PATH", place.path()), 3, &["/program is statically linked"]);
 }
 
 #[test]

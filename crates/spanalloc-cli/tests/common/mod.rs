@@ -1,11 +1,15 @@
 //! What the tests of the command share.
 #![allow(dead_code, reason = "each test uses a part of this")]
 
+use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 /// How long a child may run.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -42,4 +46,33 @@ pub fn ended(command: &mut Command, input: &str) -> Output {
     };
     waiter.join().unwrap().unwrap();
     output.unwrap()
+}
+
+/// Checks that the command ended with `code` and one line on stderr that holds all of `parts`.
+pub fn assert_line(command: &mut Command, code: i32, parts: &[&str]) {
+    let output = ended(command, "");
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.starts_with("spanalloc: "), "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+    assert!(output.stdout.is_empty());
+}
+
+/// Compiles a program; nothing if there is no compiler, which is told, or fails if programs are
+/// required.
+pub fn compiled(place: &TempDir, source: &str, options: &[&str]) -> Option<PathBuf> {
+    let program = place.path().join("program");
+    fs::write(program.with_extension("c"), source).unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(options).arg("-o").arg(&program).arg(program.with_extension("c"));
+    let Ok(output) = compiler.output() else {
+        assert!(std::env::var_os("SPANALLOC_REQUIRE_PROGRAMS").is_none(), "cc is not there");
+        eprintln!("SKIPPED: cc is not there");
+        return None;
+    };
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    Some(program)
 }
