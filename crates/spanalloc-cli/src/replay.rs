@@ -24,6 +24,8 @@ use crate::{Error, curve};
 const POINTS: usize = 1000;
 /// Lines of the curve as a table.
 const LINES: usize = 10;
+/// How often the operations are timed; the shortest time counts.
+const TIMES: usize = 3;
 
 /// What a replay came to. All but `replay_seconds` is the same in every run.
 #[derive(Debug, Serialize)]
@@ -153,7 +155,11 @@ fn replay<T: ClassTable, P: Policy, O: OsSource>(
         verify::<T, P, O>(&source()?, trace)?;
     }
     let mut outcome = measure::<T, P, O>(&source()?, trace);
-    outcome.replay_seconds = time::<T, P, O>(&source()?, trace);
+    outcome.replay_seconds = f64::INFINITY;
+    for _ in 0..TIMES {
+        let seconds = time::<T, P, O>(&source()?.honest(), trace);
+        outcome.replay_seconds = outcome.replay_seconds.min(seconds);
+    }
     let (policy, table) = match (args.policy, args.table) {
         (PolicyChoice::Fast, TableChoice::Go67) => ("fast", "go67"),
         (PolicyChoice::Fast, TableChoice::Fine72) => ("fast", "fine72"),

@@ -23,13 +23,15 @@ const CLEARED_BYTES: usize = 256 << 10;
 /// A source over `O` in whose memory a replay lives.
 ///
 /// What an object covers counts as written to ([`touch`](Self::touch)) until it is given back. Arenas
-/// lie one behind the other in one reservation, so that a heap looks the same in every process. Guards
-/// and hints for large pages do nothing here: some kernels know them and others do not.
+/// lie one behind the other in one reservation, so that a heap looks the same in every process. What some
+/// kernels can do and others cannot (guards, large pages, moving memory) is not asked of them, but made
+/// up; but for [`honest`](Self::honest) sources, which count nothing and are for timing.
 #[derive(Debug)]
 pub(crate) struct Residence<O> {
     inner: O,
     /// Whether arenas are cut from a reservation.
     roomy: bool,
+    honest: bool,
     state: RefCell<State>,
 }
 
@@ -49,12 +51,17 @@ struct Room {
 impl<O: OsSource> Residence<O> {
     /// Over a source that has address space without end: a system.
     pub(crate) fn roomy(inner: O) -> Self {
-        Self { inner, roomy: true, state: RefCell::default() }
+        Self { inner, roomy: true, honest: false, state: RefCell::default() }
     }
 
     /// Over a source that has little.
     pub(crate) fn tight(inner: O) -> Self {
-        Self { inner, roomy: false, state: RefCell::default() }
+        Self { inner, roomy: false, honest: false, state: RefCell::default() }
+    }
+
+    /// The same, which asks the source for all that it is asked for.
+    pub(crate) fn honest(self) -> Self {
+        Self { honest: true, ..self }
     }
 
     /// Bytes in memory.
@@ -178,15 +185,34 @@ unsafe impl<O: OsSource> OsSource for Residence<O> {
     }
 
     unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        if self.honest {
+            // SAFETY: the caller's promise is passed on.
+            return unsafe { self.inner.guard(at, bytes) };
+        }
         self.forget(at, bytes);
         Ok(())
     }
 
-    unsafe fn unguard(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        if self.honest {
+            // SAFETY: the caller's promise is passed on.
+            return unsafe { self.inner.unguard(at, bytes) };
+        }
         Ok(())
     }
 
+    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
+        if self.honest {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { self.inner.expect_use(at, bytes) };
+        }
+    }
+
     unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        if self.honest {
+            // SAFETY: the caller's promise is passed on.
+            return unsafe { self.inner.clear(at, bytes) };
+        }
         let sparse = self.count(at, bytes) * PAGE_BYTES <= bytes / 4;
         if !self.roomy || bytes < CLEARED_BYTES || !sparse {
             return Err(OsError::Unsupported);
@@ -204,9 +230,19 @@ unsafe impl<O: OsSource> OsSource for Residence<O> {
         to: NonNull<u8>,
         bytes: usize,
     ) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.relocate(from, to, bytes)? };
-        // The caller touches all of the object at its new place.
+        if self.honest {
+            // SAFETY: the caller's promise is passed on.
+            return unsafe { self.inner.relocate(from, to, bytes) };
+        }
+        if !self.roomy {
+            return Err(OsError::Unsupported);
+        }
+        // SAFETY: both are Ready, do not overlap, and nobody else uses them (the caller's promise).
+        unsafe {
+            to.copy_from_nonoverlapping(from, bytes);
+            from.write_bytes(0, bytes);
+        }
+        // All of the object is touched at its new place by whoever counts.
         self.forget(from, bytes);
         Ok(())
     }

@@ -128,6 +128,26 @@ fn every_composition_keeps_its_promises() {
 }
 
 #[test]
+fn objects_that_grow_and_move_leave_nothing_resident_behind() {
+    let place = TempDir::new().unwrap();
+    let alloc = Operation::Alloc { size: 1 << 20, align: 16 };
+    let mut list = vec![alloc, alloc];
+    // Neither can grow where it is for long.
+    for megabytes in (2..=32).step_by(3) {
+        let size = megabytes << 20;
+        list.extend([0, 1].map(|index| Operation::Realloc { index, size }));
+        list.push(Operation::Release { most: u16::MAX });
+    }
+    let trace = written(&place, &list);
+    for policy in ["fast", "checked"] {
+        let it = numbers(&["--verify", "--policy", policy], &trace);
+        let metadata = number(&it, "end", "metadata_bytes");
+        let resident = number(&it, "end", "resident_bytes") - metadata;
+        assert_eq!((number(&it, "end", "live_bytes"), resident), (64 << 20, 64 << 20), "{policy}");
+    }
+}
+
+#[test]
 fn the_numbers_are_those_of_the_operations() {
     let place = TempDir::new().unwrap();
     let large = Operation::Alloc { size: 8 << 20, align: 16 };
