@@ -120,6 +120,11 @@ impl Empties {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the thread's spans that are not empty.
+    pub(crate) fn others(&self) -> usize {
+        self.others.load(Ordering::Relaxed)
+    }
+
     /// Counts a span that is this thread's now.
     fn count_in(&self, span: SpanRef) {
         self.others.store(self.others.load(Ordering::Relaxed) + bytes_of(span), Ordering::Relaxed);

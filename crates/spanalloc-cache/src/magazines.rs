@@ -7,6 +7,7 @@ use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, Put, SpanRef, class_facts};
 use spanalloc_os::Misuse;
 use spanalloc_sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use spanalloc_sync::prefetch;
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::cache::Cache;
@@ -24,6 +25,12 @@ const FIRST: usize = 8;
 const FIRST_BYTES: usize = 8 << 10;
 /// By how many bytes the magazines of a thread may grow, all together.
 const GROWTH_BYTES: usize = 512 << 10;
+
+/// A thread that has spans of so many bytes has more descriptors than the nearest of the processor's caches
+/// holds.
+const MUCH_BYTES: usize = 4 << 20;
+/// The oldest and the newest object of a magazine that are so far apart are among objects of many spans.
+const APART_BYTES: usize = 256 << 10;
 
 /// A place in a bin's array of objects. An atomic only because statistics read it.
 #[derive(Debug)]
@@ -310,6 +317,7 @@ unsafe fn empty<C: Central, P: Policy>(
     let facts = class_facts::<C::Table>(class);
     // SAFETY: index < count where this is called (contract).
     let address = |index: usize| unsafe { objects.add(index).read() }.addr();
+    prefetch_spans(cache, address, count);
     let mut index = 0;
     let mut last = None;
     while index < count {
@@ -329,6 +337,25 @@ unsafe fn empty<C: Central, P: Policy>(
             index += 1;
         }
         last = give_back(cache, span, word, mask).then_some(span);
+    }
+}
+
+/// Brings the descriptors of the spans of objects into the processor's cache, all at the same time: one
+/// after the other, each would be waited for. Not where most of them are there, or are the same.
+#[inline]
+fn prefetch_spans<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    address: impl Fn(usize) -> usize,
+    count: usize,
+) {
+    let apart = count > 1 && address(0).abs_diff(address(count - 1)) >= APART_BYTES;
+    if !apart || cache.state.empties.others() < MUCH_BYTES {
+        return;
+    }
+    for index in 0..count {
+        if let Some(span) = cache.central.span_at(address(index)) {
+            prefetch(span.as_ptr().as_ptr());
+        }
     }
 }
 

@@ -9,10 +9,12 @@ mod lock;
 #[cfg(loom)]
 pub mod model;
 mod padded;
+mod prefetch;
 pub mod rank;
 mod wait;
 
 pub use counter::Counter;
 pub use lock::{Lock, LockGuard};
 pub use padded::Padded;
+pub use prefetch::prefetch;
 pub use wait::{Spin, Wait, spin_pause};
