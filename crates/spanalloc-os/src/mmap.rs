@@ -20,6 +20,7 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// | `unguard`  | `madvise(MADV_GUARD_REMOVE)`, and `mprotect` if guards were made by that | the latter |
 /// | `clear`    | `madvise(MADV_DONTNEED)`, if little of the range is in memory | - |
 /// | `expect_use` | `madvise(MADV_HUGEPAGE)`                | -                                |
+/// | `is_filled` | `mincore` of a few pages                 | no                               |
 /// | `relocate` | `mremap`; as long as the kernel can (5.7 and later), and never refused | - |
 /// | `release`  | `munmap`                                  | the same                         |
 ///
@@ -266,6 +267,11 @@ unsafe impl OsSource for Mmap {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
         system::prefer_huge_pages(at, bytes);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        system::is_dense(at, bytes, self.page_bytes())
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

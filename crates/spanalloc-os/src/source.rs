@@ -152,6 +152,12 @@ pub unsafe trait OsSource {
     /// `bytes` bytes from `at` are whole Ready OS pages of this source.
     unsafe fn expect_use(&self, _at: NonNull<u8>, _bytes: usize) {}
 
+    /// Whether most of a range is in memory, as it is once it was written to from end to end. A source that
+    /// does not know says no. Any range that is or was Ready may be asked for.
+    fn is_filled(&self, _at: NonNull<u8>, _bytes: usize) -> bool {
+        false
+    }
+
     /// Moves the memory of one Ready range to another without copying it: `to` has the contents of
     /// `from` then, and `from` reads as zero. What `to` held is lost.
     ///
@@ -229,6 +235,10 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).expect_use(at, bytes) }
+    }
+
+    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        (**self).is_filled(at, bytes)
     }
 
     unsafe fn relocate(

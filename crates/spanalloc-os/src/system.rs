@@ -215,25 +215,42 @@ pub(crate) unsafe fn unmark(at: NonNull<u8>, bytes: usize) -> bool {
     errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, REMOVE) == 0 })
 }
 
-/// Whether, of a few pages here and there in a range, most are not in memory. No if the kernel does not
-/// say.
-///
-/// # Safety
-/// `bytes` bytes from `at` are whole pages of ours.
+/// Pages of a range that are looked at to tell how much of it is in memory.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) unsafe fn is_sparse(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
-    const LOOKS: usize = 8;
+const LOOKS: usize = 8;
+
+/// Of [`LOOKS`] pages here and there in a range, how many are in memory. None if the kernel does not say,
+/// or some of them are not mapped.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn resident(at: NonNull<u8>, bytes: usize, page: usize) -> Option<usize> {
     let step = bytes / LOOKS;
-    let there = |look: &usize| {
+    let mut count = 0;
+    for look in 0..LOOKS {
         let place = (look * step + step / 2) & !(page - 1);
-        let mut there = 1_u8;
-        // SAFETY: the place is a page of the range, and one byte is written to.
+        let mut there = 0_u8;
+        let first = at.as_ptr().wrapping_add(place);
+        // SAFETY: of one page, one byte is written to; the page itself is not touched.
         let answer = errno::keep(|| unsafe {
-            libc::syscall(libc::SYS_mincore, at.as_ptr().add(place), page, &raw mut there)
+            libc::syscall(libc::SYS_mincore, first, page, &raw mut there)
         });
-        answer != 0 || there & 1 == 1
-    };
-    (0..LOOKS).filter(there).count() <= LOOKS / 4
+        if answer != 0 {
+            return None;
+        }
+        count += usize::from(there & 1);
+    }
+    Some(count)
+}
+
+/// Whether most of a range is not in memory. No if the kernel does not say.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_sparse(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
+    resident(at, bytes, page).is_some_and(|count| count <= LOOKS / 4)
+}
+
+/// Whether hardly any of a range is not in memory. No if the kernel does not say.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn is_dense(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
+    resident(at, bytes, page).is_some_and(|count| count >= LOOKS - 1)
 }
 
 /// Asks for huge pages where they fit. Nothing depends on the answer.

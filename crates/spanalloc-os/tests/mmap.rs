@@ -156,6 +156,27 @@ fn what_is_hardly_in_memory_is_cleared_by_giving_it_back() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn it_is_known_whether_a_range_is_filled() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let bytes = 256 * page;
+    let at = os.reserve(request(bytes, page)).unwrap();
+    assert!(!os.is_filled(at, bytes), "nothing is there");
+    // SAFETY: reserved above and used by this test alone.
+    unsafe {
+        os.commit(at, bytes).unwrap();
+        at.write_bytes(1, bytes / 2);
+        assert!(os.is_filled(at, bytes / 2) && !os.is_filled(at, bytes), "half of it is");
+        at.write_bytes(1, bytes);
+        assert!(os.is_filled(at, bytes), "all of it is");
+        assert!((0..bytes).all(|byte| at.add(byte).read() == 1), "as it was");
+        os.decommit(at, bytes).unwrap();
+        assert!(!os.is_filled(at, bytes), "it was given back");
+    }
+}
+
+#[test]
 fn memory_is_moved_without_a_copy_and_leaves_zeros() {
     let os = Cleaned::new(Mmap::new());
     let page = os.page_bytes();

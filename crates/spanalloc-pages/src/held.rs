@@ -18,6 +18,9 @@ const COMMIT_PAGES: u64 = 256;
 /// From so many Ready pages on (6 MB), memory that will be filled may be so by huge pages.
 const LARGE_HEAP_PAGES: usize = 768;
 
+/// Runs of at least so many pages (1 MB) are expected to be used as the one before was.
+const LARGE_RUN_PAGES: usize = 128;
+
 /// What is known of how a run will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -46,6 +49,8 @@ pub(crate) struct State<G> {
     pub(crate) spare: (usize, usize),
     /// No chunk of this index or above has a free page that is dirty.
     pub(crate) clean_from: u64,
+    /// First page and number of pages of the last large run that was handed out; 0 pages for none.
+    last_large: (u64, usize),
 }
 
 // SAFETY: the tree's nodes are this heap's alone, on whatever thread.
@@ -62,6 +67,7 @@ impl<G: Geometry> State<G> {
             reserve_hint: 0,
             spare: (0, 0),
             clean_from: 0,
+            last_large: (0, 0),
         }
     }
 }
@@ -82,6 +88,12 @@ pub(crate) fn page_of(address: usize) -> u64 {
 #[inline]
 pub(crate) fn address_of(page: u64) -> usize {
     (page << PAGE_SHIFT) as usize
+}
+
+/// The memory of a page of an arena. The provenance of arenas is exposed.
+#[inline]
+fn memory_of(page: u64) -> Option<NonNull<u8>> {
+    NonNull::new(ptr::with_exposed_provenance_mut(address_of(page)))
 }
 
 impl<O: OsSource, G: Geometry> Held<'_, O, G> {
@@ -191,6 +203,9 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             chunk.zero.clear(segment.from, segment.count);
         });
         self.state.free -= pages;
+        if pages >= LARGE_RUN_PAGES {
+            self.state.last_large = (page, pages);
+        }
         Some(Run { address: address_of(page), pages, zeroed })
     }
 
@@ -320,16 +335,34 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             let (low, high) = around(os_page);
             return self.commit_range(low, high);
         }
-        let memory = NonNull::new(ptr::with_exposed_provenance_mut(address_of(low)));
-        if let (Use::Dense, Some(memory)) = (usage, memory) {
-            let whole = self.all_ready(low, high);
-            if whole && self.state.ready >= LARGE_HEAP_PAGES {
+        if self.state.ready >= LARGE_HEAP_PAGES {
+            let high = self.dense_until(page, pages, usage);
+            if low < high && self.all_ready(low, high) {
                 let bytes = ((high - low) as usize) << PAGE_SHIFT;
-                // SAFETY: the pages are ours and Ready, and whole OS pages.
-                unsafe { self.heap.os().expect_use(memory, bytes) };
+                if let Some(memory) = memory_of(low) {
+                    // SAFETY: the pages are ours and Ready, and whole OS pages.
+                    unsafe { self.heap.os().expect_use(memory, bytes) };
+                }
             }
         }
         true
+    }
+
+    /// Up to where the 2 MB steps of a run, and what lies around it there, are expected to be filled:
+    /// all of them, if that is what is known of it. If nothing is known and the run is large, all of
+    /// which it has half or more, if the last one of its kind was filled: programs that leave most of a
+    /// large object alone do so again. Else none, which is page 0.
+    fn dense_until(&self, page: u64, pages: usize, usage: Use) -> u64 {
+        let end = page + pages as u64;
+        if usage == Use::Dense {
+            return end.next_multiple_of(COMMIT_PAGES);
+        }
+        let (last, count) = self.state.last_large;
+        let filled = |memory| self.heap.os().is_filled(memory, count << PAGE_SHIFT);
+        if pages >= LARGE_RUN_PAGES && count > 0 && memory_of(last).is_some_and(filled) {
+            return (end + COMMIT_PAGES / 2) & !(COMMIT_PAGES - 1);
+        }
+        0
     }
 
     /// Whether every page of `low .. high` is Ready.
@@ -346,8 +379,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         while let Some(from) = self.next_to_commit(at, high, true) {
             let to = self.next_to_commit(from, high, false).unwrap_or(high);
             let pages = (to - from) as usize;
-            let memory = ptr::with_exposed_provenance_mut(address_of(from));
-            let Some(memory) = NonNull::new(memory) else { return false };
+            let Some(memory) = memory_of(from) else { return false };
             // SAFETY: the pages are ours, so they lie in ranges that this source reserved, whose
             // provenance is exposed. Pages become ours, Ready and Decommitted by whole OS pages.
             if unsafe { self.heap.os().commit(memory, pages << PAGE_SHIFT) }.is_err() {

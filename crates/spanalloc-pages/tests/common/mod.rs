@@ -274,6 +274,10 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
         unsafe { self.inner.expect_use(at, bytes) }
     }
 
+    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        self.inner.is_filled(at, bytes)
+    }
+
     unsafe fn relocate(
         &self,
         from: NonNull<u8>,

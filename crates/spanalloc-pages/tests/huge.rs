@@ -1,0 +1,148 @@
+//! For which memory the page heap asks the system for huge pages.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::{Place, Simulated};
+use spanalloc_os::{Any64, OsError, OsSource, Report, Request};
+use spanalloc_pages::{PAGE_BYTES, PageCache, PageHeap, Pages};
+use spanalloc_sync::Spin;
+
+/// Pages of 2 MB, and of the heap from whose size on huge pages are asked for.
+const BLOCK: usize = 256;
+const LARGE_HEAP: usize = 3 * BLOCK;
+
+/// A source that says of every range what it is told, and remembers what is expected of which.
+struct Told {
+    inner: Simulated,
+    filled: AtomicBool,
+    asked: Mutex<Vec<(usize, usize)>>,
+    expected: Mutex<Vec<(usize, usize)>>,
+}
+
+// SAFETY: every verb is passed on to a source that keeps the contract.
+unsafe impl OsSource for Told {
+    type Wait = Spin;
+
+    fn page_bytes(&self) -> usize {
+        self.inner.page_bytes()
+    }
+
+    fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {
+        self.inner.reserve(request)
+    }
+
+    unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.commit(at, bytes) }
+    }
+
+    unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.decommit(at, bytes) }
+    }
+
+    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
+        self.expected.lock().unwrap().push((at.addr().get(), bytes / PAGE_BYTES));
+    }
+
+    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        self.asked.lock().unwrap().push((at.addr().get(), bytes / PAGE_BYTES));
+        self.filled.load(Ordering::Relaxed)
+    }
+
+    unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.release(at, bytes) }
+    }
+
+    fn die(&self, report: Report) -> ! {
+        self.inner.die(report)
+    }
+}
+
+/// A heap, and the first page of its first block of 2 MB that nothing was taken from.
+fn large_heap() -> (PageHeap<Told, Any64>, usize) {
+    let heap = PageHeap::new(Told {
+        inner: Simulated::new::<Any64>(Place::Low, 4096),
+        filled: AtomicBool::new(false),
+        asked: Mutex::default(),
+        expected: Mutex::default(),
+    });
+    let first = heap.alloc(1, 1).unwrap().address / PAGE_BYTES;
+    let next = (first + LARGE_HEAP + 1).next_multiple_of(BLOCK);
+    // One by one: nothing is large.
+    for _ in first + 1..next {
+        heap.alloc(1, 1).unwrap();
+    }
+    assert_eq!((heap.os().asked(), heap.os().expected()), (vec![], vec![]));
+    (heap, next)
+}
+
+impl Told {
+    fn expected(&self) -> Vec<(usize, usize)> {
+        std::mem::take(&mut *self.expected.lock().unwrap())
+    }
+
+    fn asked(&self) -> Vec<(usize, usize)> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
+#[test]
+fn spans_of_large_heaps_get_huge_pages() {
+    let (heap, next) = large_heap();
+    let cache = PageCache::new();
+    // SAFETY: this thread alone uses the cache.
+    unsafe { heap.alloc_cached(&cache, 1) }.unwrap();
+    assert_eq!(heap.os().expected(), [(next * PAGE_BYTES, BLOCK)]);
+    assert_eq!(heap.os().asked(), [], "it is known");
+}
+
+#[test]
+fn large_runs_get_huge_pages_if_the_last_one_was_filled() {
+    let (heap, next) = large_heap();
+    let take = |pages| heap.alloc(pages, 1).unwrap().address / PAGE_BYTES;
+    heap.os().filled.store(true, Ordering::Relaxed);
+    assert_eq!(take(2 * BLOCK), next);
+    assert_eq!(heap.os().expected(), [], "nothing is known of the first one");
+    let second = next + 2 * BLOCK;
+    assert_eq!(take(2 * BLOCK + 10), second);
+    assert_eq!(heap.os().asked(), [(next * PAGE_BYTES, 2 * BLOCK)]);
+    assert_eq!(heap.os().expected(), [(second * PAGE_BYTES, 2 * BLOCK)], "not for 10 pages of 256");
+    let third = second + 2 * BLOCK + 10;
+    assert_eq!(take(BLOCK + 200), third);
+    assert_eq!(heap.os().asked(), [(second * PAGE_BYTES, 2 * BLOCK + 10)]);
+    assert_eq!(
+        heap.os().expected(),
+        [((third - 10) * PAGE_BYTES, 2 * BLOCK)],
+        "for most of a block"
+    );
+    heap.os().filled.store(false, Ordering::Relaxed);
+    take(4 * BLOCK);
+    assert_eq!(heap.os().asked(), [(third * PAGE_BYTES, BLOCK + 200)]);
+    assert_eq!(heap.os().expected(), [], "the last one was not filled");
+}
+
+#[test]
+fn runs_that_are_not_large_say_nothing() {
+    let (heap, _) = large_heap();
+    heap.os().filled.store(true, Ordering::Relaxed);
+    heap.alloc(2 * BLOCK, 1).unwrap();
+    for _ in 0..20 {
+        heap.alloc(BLOCK / 2 - 1, 1).unwrap();
+    }
+    assert_eq!((heap.os().asked(), heap.os().expected()), (vec![], vec![]));
+}
