@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::policy::Policy;
 
 /// The most objects a magazine holds.
-pub const MAGAZINE: usize = 64;
+pub const MAGAZINE: usize = 128;
 /// The most bytes of one class that a magazine holds, beyond [`LEAST`] objects.
 const MAGAZINE_BYTES: usize = 64 << 10;
 /// The least objects that a magazine of any class may come to hold.
@@ -439,7 +439,7 @@ mod tests {
         while bin.grow(64, &grown) {
             limits.push(bin.limit.get());
         }
-        assert_eq!(limits, [FIRST, 16, 32, MAGAZINE]);
+        assert_eq!(limits, [FIRST, 16, 32, 64, MAGAZINE]);
         assert_eq!(grown.load(Ordering::Relaxed), 2 * (MAGAZINE - FIRST) * 64);
         assert_eq!((bin.freed(), bin.freed_end.get()), (0, 2 * MAGAZINE));
         let large = Magazines::new();
