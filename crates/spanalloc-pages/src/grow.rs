@@ -10,15 +10,6 @@ use crate::held::{Held, page_of};
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT};
 use crate::slot::{CHUNK_SHIFT, Slot};
 
-/// Where the first arena is wished for: far below the thread's stack, so that the others have room
-/// above it. Where systems map downwards, each arena would lie below the one before otherwise, and its
-/// fresh pages would be the first fit although dirty ones are free.
-fn first_hint<G: Geometry>() -> usize {
-    let room = 1 << (G::ADDRESS_BITS - 8);
-    let here = 0_u8;
-    round_down((&raw const here).addr().saturating_sub(room), G::ARENA_BYTES)
-}
-
 impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     /// Reserves address space until there is a run of `pages` free pages, and returns where.
     #[cold]
@@ -33,10 +24,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             }
         }
         let os = self.heap.os();
-        let hint = match self.state.reserve_hint {
-            0 => first_hint::<G>(),
-            behind_the_last => behind_the_last,
-        };
+        let hint = self.state.reserve_hint;
         let mut range = reserve_arena::<G, O>(os, bytes, hint).ok()?;
         loop {
             let address = range.address.as_ptr().expose_provenance();
