@@ -180,6 +180,11 @@ unsafe impl<O: OsSource> OsSource for Counted<O> {
         self.inner.is_filled(at, bytes)
     }
 
+    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.resident(at, bytes) }
+    }
+
     unsafe fn relocate(
         &self,
         from: NonNull<u8>,

@@ -21,6 +21,7 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// | `clear`    | `madvise(MADV_DONTNEED)`, if little of the range is in memory | - |
 /// | `expect_use` | `madvise(MADV_HUGEPAGE)`                | -                                |
 /// | `is_filled` | `mincore` of a few pages                 | no                               |
+/// | `resident` | `mincore`                                 | all of it                        |
 /// | `relocate` | `mremap`; as long as the kernel can (5.7 and later), and never refused | - |
 /// | `release`  | `munmap`                                  | the same                         |
 ///
@@ -272,6 +273,12 @@ unsafe impl OsSource for Mmap {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
         system::is_dense(at, bytes, self.page_bytes())
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
+        // SAFETY: the pages are ours, by the caller's promise.
+        unsafe { system::resident(at, bytes, self.page_bytes()) }
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -158,6 +158,15 @@ pub unsafe trait OsSource {
         false
     }
 
+    /// How many bytes of a Ready range take memory now, by whole OS pages. A source that does not know
+    /// says all of them, which is what it does unless it says more.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole Ready OS pages of this source.
+    unsafe fn resident(&self, _at: NonNull<u8>, bytes: usize) -> usize {
+        bytes
+    }
+
     /// Moves the memory of one Ready range to another without copying it: `to` has the contents of
     /// `from` then, and `from` reads as zero. What `to` held is lost.
     ///
@@ -239,6 +248,11 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
 
     fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
         (**self).is_filled(at, bytes)
+    }
+
+    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).resident(at, bytes) }
     }
 
     unsafe fn relocate(

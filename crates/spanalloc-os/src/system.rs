@@ -253,6 +253,33 @@ pub(crate) fn is_dense(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
     resident(at, bytes, page).is_some_and(|count| count >= LOOKS - 1)
 }
 
+/// How many bytes of a range are in memory; all of them if the kernel does not say.
+///
+/// # Safety
+/// `bytes` bytes from `at` are whole pages of ours.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) unsafe fn resident(at: NonNull<u8>, bytes: usize, page: usize) -> usize {
+    const LOOK: usize = 256;
+    let mut there = [0_u8; LOOK];
+    let (mut from, mut count) = (0, 0);
+    while from < bytes {
+        let look = (bytes - from).min(LOOK * page);
+        // Answers that are not given are no.
+        there.fill(0);
+        // SAFETY: these are up to `LOOK` pages of the range, of each of which one byte is written to.
+        let answer = errno::keep(|| unsafe {
+            let from = at.as_ptr().add(from);
+            libc::syscall(libc::SYS_mincore, from, look, there.as_mut_ptr())
+        });
+        if answer != 0 || look == 0 {
+            return bytes;
+        }
+        count += there.iter().filter(|there| **there & 1 == 1).count();
+        from += look;
+    }
+    count * page
+}
+
 /// Asks for huge pages where they fit. Nothing depends on the answer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn prefer_huge_pages(at: NonNull<u8>, bytes: usize) {

@@ -177,6 +177,25 @@ fn it_is_known_whether_a_range_is_filled() {
 }
 
 #[test]
+fn what_was_touched_is_resident() {
+    let os = Cleaned::new(Mmap::new());
+    let page = os.page_bytes();
+    let at = os.reserve(request(600 * page, page)).unwrap();
+    // SAFETY: reserved above and used by this test alone.
+    unsafe {
+        os.commit(at, 600 * page).unwrap();
+        assert_eq!(os.resident(at, 600 * page), 0);
+        for touched in [0, 255, 256, 599] {
+            at.add(touched * page).write(1);
+        }
+        assert_eq!(os.resident(at, 600 * page), 4 * page);
+        assert_eq!(os.resident(at.add(page), 255 * page), page);
+        os.decommit(at, 256 * page).unwrap();
+        assert_eq!(os.resident(at.add(256 * page), 344 * page), 2 * page);
+    }
+}
+
+#[test]
 fn memory_is_moved_without_a_copy_and_leaves_zeros() {
     let os = Cleaned::new(Mmap::new());
     let page = os.page_bytes();

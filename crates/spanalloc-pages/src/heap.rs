@@ -207,6 +207,16 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         memory.is_some_and(|at| whole && unsafe { self.os.clear(at, pages << PAGE_SHIFT) }.is_ok())
     }
 
+    unsafe fn resident(&self, address: usize, pages: usize) -> usize {
+        let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
+        let (whole, bytes) = (self.os.page_bytes() <= PAGE_BYTES, pages << PAGE_SHIFT);
+        match memory {
+            // SAFETY: pages that were handed out are Ready, of this source, and whole OS pages.
+            Some(at) if whole => unsafe { self.os.resident(at, bytes) }.div_ceil(PAGE_BYTES),
+            _ => pages,
+        }
+    }
+
     unsafe fn guard(&self, address: usize) -> bool {
         let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
         let room = self.guards.get() < MOST_GUARDS && self.os.page_bytes() <= PAGE_BYTES;

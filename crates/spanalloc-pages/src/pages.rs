@@ -211,6 +211,14 @@ pub unsafe trait Pages {
         false
     }
 
+    /// How many pages of a run take memory now, as far as is known: all of them if it is not.
+    ///
+    /// # Safety
+    /// The run was handed out by this heap.
+    unsafe fn resident(&self, _address: usize, pages: usize) -> usize {
+        pages
+    }
+
     /// Makes a page such that whoever touches it ends with a fault. False if the source cannot, the
     /// system refuses, or there are thousands of guards already.
     ///
@@ -322,6 +330,11 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn clear(&self, address: usize, pages: usize) -> bool {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).clear(address, pages) }
+    }
+
+    unsafe fn resident(&self, address: usize, pages: usize) -> usize {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).resident(address, pages) }
     }
 
     unsafe fn guard(&self, address: usize) -> bool {
