@@ -249,7 +249,9 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
                 return Err(report(Misuse::DoubleFree, address, span));
             }
             // SAFETY: the object ended just now, so the span is this thread's.
-            unsafe { if lock_free { central.defer(span) } else { central.discard_large(span) } };
+            unsafe {
+                if lock_free { central.defer(span) } else { central.discard_large(span, None) }
+            };
             return Ok(());
         }
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.

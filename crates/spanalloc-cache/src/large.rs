@@ -20,16 +20,19 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let align_pages = layout.align().div_ceil(PAGE_BYTES);
         let guarded = Self::is_guarded(layout.size());
         if align_pages <= 1 {
-            if let Some(span) = self.take_recent(pages_of(layout.size()), guarded) {
+            if let Some(span) = self.take_recent(pages_of(layout.size())) {
                 self.note_large(span);
                 return (object_of(span), false);
             }
         }
-        let pages = pages_of(layout.size()) + usize::from(guarded);
-        let alloc = || self.central.alloc_large(pages, align_pages);
-        let span = alloc().or_else(|| {
+        let pages = pages_of(layout.size());
+        let alloc = |pages| {
+            let pages = pages + usize::from(guarded);
+            self.central.alloc_large(pages, align_pages, Some(&self.state.stash))
+        };
+        let span = alloc(Self::rounded_pages(pages)).or_else(|| {
             self.reclaim();
-            alloc()
+            alloc(pages)
         });
         let Some(span) = span else { return (core::ptr::null_mut(), false) };
         if guarded {
@@ -129,7 +132,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) unsafe fn free_large(self, object: *mut u8) {
         let address = object.addr();
         let span = Self::large_span(self.central, address);
-        if !span.end_large(address) {
+        let ends = if P::ALONE { span.end_large_alone(address) } else { span.end_large(address) };
+        if !ends {
             self.central.die(Misuse::DoubleFree, address, 0);
         }
         // SAFETY: the object was ended just now.

@@ -17,6 +17,7 @@ mod recent;
 mod small;
 mod state;
 mod stats;
+mod steps;
 mod thread_cache;
 mod tiny;
 mod words;

@@ -13,6 +13,11 @@ pub trait Policy: 'static {
     /// an object lives.
     const PACK_MAX: usize;
 
+    /// Whether the program is trusted not to free one large object in two threads at the same moment. If
+    /// it does so nevertheless, both may get its memory. Frees one after the other are told apart in
+    /// any case.
+    const ALONE: bool = false;
+
     /// The least size, in bytes, of large objects behind which stands a guard: a page that nobody may
     /// touch, if the source knows such. None by default.
     const GUARDED_FROM: usize = usize::MAX;
@@ -31,6 +36,8 @@ impl Policy for Fast {
     type Bin = Magazines;
 
     const PACK_MAX: usize = 0;
+
+    const ALONE: bool = true;
 }
 
 /// The default of the C library: looks the span up at every free, and ends the process at the call

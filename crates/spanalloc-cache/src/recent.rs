@@ -1,53 +1,121 @@
 //! Large objects that were freed lately, kept as they are for the next allocations of about their size.
+//!
+//! They are sorted by size (`steps`), and what was freed last is used first. What counts is the memory
+//! that they take: of a run that its objects never filled, most is address space only. So when there
+//! is too much, the system is asked how much of a run is there, which holds for the next times
+//! that it is kept; what is still too much goes back to the heap, the oldest first.
 
 use core::ptr::{self, NonNull};
 
-use spanalloc_central::{Central, Span, SpanRef};
-use spanalloc_pages::PAGE_BYTES;
-use spanalloc_sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use spanalloc_central::{Central, Span, SpanList, SpanRef};
+use spanalloc_pages::{PAGE_BYTES, Pages};
+use spanalloc_sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::cache::Cache;
 use crate::large::{most_pages, usable_pages};
 use crate::policy::Policy;
+use crate::steps::{SIZES, round_up, size_of_run};
 
-/// The most objects that are kept.
-const ENTRIES: usize = 16;
-/// The largest object that is kept: 1.25 MB, which is also what may be kept in any case.
-const LARGEST_PAGES: usize = (1280 << 10) / PAGE_BYTES;
-/// The most that is kept by a thread that has many large objects: 4 MB.
-const MOST_PAGES: usize = (4 << 20) / PAGE_BYTES;
-/// What is kept is at most this part of the thread's live large objects, but for the bounds above.
-const PART: usize = 16;
-/// The same where large objects have guards, which are dear to make.
-const PART_WITH_GUARDS: usize = 4;
+#[cfg(test)]
+mod tests;
 
-/// Spans of large objects that have ended, in a ring. The thread whose state this is uses it alone; the
-/// all-zero value is empty.
-#[derive(Debug)]
-pub(crate) struct Recent {
-    /// For each span twice its usable pages, and 1 more if it has a guard; 0 for no span.
-    keys: [AtomicU32; ENTRIES],
-    spans: [AtomicPtr<Span>; ENTRIES],
-    /// The entry that the next span comes to: behind it are the oldest.
-    next: AtomicUsize,
-    /// Usable pages of all of them.
-    pages: AtomicUsize,
-    /// Pages of the objects that this thread allocated less those it freed, never below 0.
-    live: AtomicUsize,
+/// The smallest object that is kept: what has fewer pages was large by its alignment alone, for which
+/// nothing that is kept is used.
+const SMALLEST_PAGES: usize = (32 << 10) / PAGE_BYTES + 1;
+/// The largest object that is kept: 1.25 MB.
+pub(crate) const LARGEST_PAGES: usize = (1280 << 10) / PAGE_BYTES;
+/// What may be kept in any case: 2 MB of memory,
+const LEAST_PAGES: usize = (2 << 20) / PAGE_BYTES;
+/// and this part of the thread's live large objects,
+const PART: usize = 2;
+/// but never more than 32 MB.
+const MOST_PAGES: usize = (32 << 20) / PAGE_BYTES;
+/// So much address space may be kept in any case (16 MB),
+const LEAST_SPACE: usize = (16 << 20) / PAGE_BYTES;
+/// and so many times what the thread's live large objects have,
+const SPACE_FACTOR: usize = 4;
+/// but never more than 256 MB.
+const MOST_SPACE: usize = (256 << 20) / PAGE_BYTES;
+/// A run that was looked at is kept so many times without another look, and twice as many times after
+/// each,
+const LEAST_TRUST: u8 = 32;
+/// up to so many.
+const MOST_TRUST: u8 = 128;
+
+/// What is noted of a span that is kept, in its note.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Note {
+    /// Pages that count as being in memory.
+    weight: u16,
+    /// For how many more times that it is kept, this one included, they are taken for right; 0 if they
+    /// were not counted.
+    trust: u8,
+    /// What that began with at the last look.
+    trusted: u8,
+    /// When the span was kept.
+    time: u32,
 }
 
-fn key(pages: usize, guarded: bool) -> usize {
-    2 * pages + usize::from(guarded)
+impl Note {
+    fn of(span: SpanRef) -> Self {
+        let note = span.note().load(Ordering::Relaxed);
+        Self {
+            weight: note as u16,
+            trust: (note >> 16) as u8,
+            trusted: (note >> 24) as u8,
+            time: (note >> 32) as u32,
+        }
+    }
+
+    fn write(self, span: SpanRef) {
+        let low = u64::from(self.weight) | u64::from(self.trust) << 16;
+        let high = u64::from(self.trusted) << 24 | u64::from(self.time) << 32;
+        span.note().store(low | high, Ordering::Relaxed);
+    }
+}
+
+/// Spans of one size.
+#[derive(Debug)]
+struct OfSize {
+    list: SpanList,
+    /// The last one of the list, if there is one: that which has been kept longest.
+    last: AtomicPtr<Span>,
+}
+
+/// Spans of large objects that have ended. The thread whose state this is uses it alone; the all-zero
+/// value is empty.
+#[derive(Debug)]
+pub(crate) struct Recent {
+    /// The sizes of which there are some: bit i is size i.
+    sizes: AtomicU64,
+    /// Usable pages of all of them.
+    space: AtomicUsize,
+    /// Those that count as being in memory.
+    weight: AtomicUsize,
+    /// Spans of which all pages count so, for want of a look.
+    unknown: AtomicUsize,
+    /// Pages of the objects that this thread allocated less those it freed, never below 0.
+    live: AtomicUsize,
+    /// How many spans were kept so far.
+    time: AtomicU32,
+    of_size: [OfSize; SIZES],
+}
+
+fn add(sum: &AtomicUsize, more: usize) {
+    sum.store(sum.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 impl Recent {
     pub(crate) const fn new() -> Self {
         Self {
-            keys: [const { AtomicU32::new(0) }; ENTRIES],
-            spans: [const { AtomicPtr::new(ptr::null_mut()) }; ENTRIES],
-            next: AtomicUsize::new(0),
-            pages: AtomicUsize::new(0),
+            sizes: AtomicU64::new(0),
+            space: AtomicUsize::new(0),
+            weight: AtomicUsize::new(0),
+            unknown: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
+            time: AtomicU32::new(0),
+            of_size: [const { OfSize { list: SpanList::new(), last: AtomicPtr::new(ptr::null_mut()) } };
+                SIZES],
         }
     }
 
@@ -58,70 +126,156 @@ impl Recent {
         self.live.store(live, Ordering::Relaxed);
     }
 
-    fn entry(&self, index: usize) -> (&AtomicU32, &AtomicPtr<Span>) {
-        let index = index % ENTRIES;
-        // SAFETY: the index is below the length of both.
-        unsafe { (self.keys.get_unchecked(index), self.spans.get_unchecked(index)) }
+    fn of(&self, size: usize) -> &OfSize {
+        // SAFETY: the index is below the length.
+        unsafe { self.of_size.get_unchecked(size % SIZES) }
     }
 
-    /// Takes the span out of an entry, if it has one.
-    fn remove(&self, index: usize) -> Option<SpanRef> {
-        let (key, span) = self.entry(index);
-        let pages = key.load(Ordering::Relaxed) as usize / 2;
-        if pages == 0 {
-            return None;
+    /// The sizes of which there are some, the lowest first, of those that are ones in `wanted`.
+    fn sizes(&self, wanted: u64) -> impl Iterator<Item = usize> {
+        let mut sizes = self.sizes.load(Ordering::Relaxed) & wanted;
+        core::iter::from_fn(move || {
+            let size = (sizes != 0).then(|| sizes.trailing_zeros() as usize)?;
+            sizes &= sizes - 1;
+            Some(size)
+        })
+    }
+
+    /// Takes a span out.
+    fn remove(&self, span: SpanRef) {
+        let pages = usable_pages(span);
+        let size = size_of_run(pages);
+        let of_size = self.of(size);
+        if of_size.last.load(Ordering::Relaxed) == span.as_ptr().as_ptr() {
+            let before = of_size.list.before(span);
+            let last = before.map_or(ptr::null_mut(), |span| span.as_ptr().as_ptr());
+            of_size.last.store(last, Ordering::Relaxed);
         }
-        key.store(0, Ordering::Relaxed);
-        self.pages.store(self.pages.load(Ordering::Relaxed) - pages, Ordering::Relaxed);
-        // SAFETY: an entry with a key is a span.
-        NonNull::new(span.load(Ordering::Relaxed))
-            .map(|span| unsafe { SpanRef::from_descriptor(span) })
-    }
-
-    /// The smallest span that has `pages` to `most` usable pages.
-    fn take(&self, pages: usize, most: usize, guarded: bool) -> Option<SpanRef> {
-        let (low, high) = (key(pages, guarded) as u32, key(most, guarded) as u32);
-        let mut best = (u32::MAX, 0);
-        for (index, found) in self.keys.iter().enumerate() {
-            let found = found.load(Ordering::Relaxed);
-            if found >= low && found <= high && (found ^ low) & 1 == 0 {
-                best = best.min((found, index));
-            }
+        of_size.list.remove(span);
+        if of_size.list.first().is_none() {
+            let sizes = self.sizes.load(Ordering::Relaxed);
+            self.sizes.store(sizes & !(1 << size), Ordering::Relaxed);
         }
-        if best.0 == u32::MAX { None } else { self.remove(best.1) }
-    }
-
-    /// Takes out the oldest span if there is no room for one of `pages` pages.
-    fn make_room(&self, pages: usize, part: usize) -> Option<SpanRef> {
-        let next = self.next.load(Ordering::Relaxed);
-        let most = (self.live.load(Ordering::Relaxed) / part).clamp(LARGEST_PAGES, MOST_PAGES);
-        if self.pages.load(Ordering::Relaxed) + pages > most {
-            return (0..ENTRIES).find_map(|age| self.remove(next.wrapping_add(age)));
+        add(&self.space, pages.wrapping_neg());
+        let mut note = Note::of(span);
+        add(&self.weight, usize::from(note.weight).wrapping_neg());
+        if note.trust == 0 {
+            add(&self.unknown, 1_usize.wrapping_neg());
+        } else {
+            note.trust -= 1;
+            note.write(span);
         }
-        self.remove(next)
     }
 
-    /// Keeps a span, for which there is room.
-    fn put(&self, span: SpanRef, pages: usize, guarded: bool) {
-        let next = self.next.load(Ordering::Relaxed);
-        let (place, entry) = self.entry(next);
-        place.store(key(pages, guarded) as u32, Ordering::Relaxed);
-        entry.store(span.as_ptr().as_ptr(), Ordering::Relaxed);
-        self.next.store(next.wrapping_add(1), Ordering::Relaxed);
-        self.pages.store(self.pages.load(Ordering::Relaxed) + pages, Ordering::Relaxed);
+    /// A span of `pages` to `most` usable pages: one of the smallest size of which there are some, the
+    /// one of them that was kept last.
+    fn take(&self, pages: usize, most: usize) -> Option<SpanRef> {
+        let (low, high) = (size_of_run(pages), size_of_run(most));
+        let span =
+            self.sizes(u64::MAX >> (SIZES - 1 - high) & u64::MAX << low).find_map(|size| {
+                self.of(size)
+                    .list
+                    .first()
+                    .filter(|span| (pages..=most).contains(&usable_pages(*span)))
+            })?;
+        self.remove(span);
+        Some(span)
+    }
+
+    /// Keeps a span of so many usable pages.
+    fn put(&self, span: SpanRef, pages: usize) {
+        let size = size_of_run(pages);
+        let of_size = self.of(size);
+        let sizes = self.sizes.load(Ordering::Relaxed);
+        if sizes >> size & 1 == 0 {
+            of_size.last.store(span.as_ptr().as_ptr(), Ordering::Relaxed);
+            self.sizes.store(sizes | 1 << size, Ordering::Relaxed);
+        }
+        of_size.list.push(span);
+        let mut note = Note::of(span);
+        note.time = self.time.load(Ordering::Relaxed).wrapping_add(1);
+        self.time.store(note.time, Ordering::Relaxed);
+        if note.trust == 0 {
+            note.weight = pages as u16;
+            add(&self.unknown, 1);
+        }
+        note.write(span);
+        add(&self.space, pages);
+        add(&self.weight, note.weight.into());
+    }
+
+    /// The span that has been kept longest.
+    fn oldest(&self) -> Option<SpanRef> {
+        let now = self.time.load(Ordering::Relaxed);
+        let last = |size| {
+            let span = NonNull::new(self.of(size).last.load(Ordering::Relaxed))?;
+            // SAFETY: what is kept are spans.
+            Some(unsafe { SpanRef::from_descriptor(span) })
+        };
+        self.sizes(u64::MAX)
+            .filter_map(last)
+            .max_by_key(|span| now.wrapping_sub(Note::of(*span).time))
+    }
+
+    /// Whether more memory is kept than should be.
+    fn is_heavy(&self) -> bool {
+        let most = LEAST_PAGES + self.live.load(Ordering::Relaxed) / PART;
+        self.weight.load(Ordering::Relaxed) > most.min(MOST_PAGES)
+    }
+
+    /// Whether more address space is kept than should be.
+    fn is_wide(&self) -> bool {
+        let most = LEAST_SPACE + self.live.load(Ordering::Relaxed) * SPACE_FACTOR;
+        self.space.load(Ordering::Relaxed) > most.min(MOST_SPACE)
+    }
+
+    /// Finds out how much memory a kept span takes, if that is not known.
+    fn weigh<P: Pages>(&self, heap: &P, span: SpanRef) {
+        let mut note = Note::of(span);
+        if note.trust != 0 {
+            return;
+        }
+        add(&self.weight, usize::from(note.weight).wrapping_neg());
+        add(&self.unknown, 1_usize.wrapping_neg());
+        // SAFETY: the pages are a span's, so this heap handed them out.
+        note.weight = unsafe { heap.resident(span.base(), usable_pages(span)) } as u16;
+        note.trusted = note.trusted.saturating_mul(2).clamp(LEAST_TRUST, MOST_TRUST);
+        note.trust = note.trusted;
+        note.write(span);
+        add(&self.weight, note.weight.into());
+    }
+
+    /// Finds out how much memory every kept span takes.
+    fn weigh_all<P: Pages>(&self, heap: &P) {
+        for size in self.sizes(u64::MAX) {
+            let list = &self.of(size).list;
+            core::iter::successors(list.first(), |span| list.after(*span))
+                .for_each(|span| self.weigh(heap, span));
+        }
     }
 }
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
+    /// The pages that are asked of the heap for an object that needs `pages`.
+    pub(crate) fn rounded_pages(pages: usize) -> usize {
+        let rounded = round_up(pages);
+        if rounded <= Self::most_kept(pages) { rounded } else { pages }
+    }
+
+    /// The most usable pages of a kept run that may serve an object that needs `pages`.
+    fn most_kept(pages: usize) -> usize {
+        // What has no guard may not have the size of what has one.
+        let unguarded = (P::GUARDED_FROM - 1) / PAGE_BYTES;
+        let limit = if pages > unguarded { LARGEST_PAGES } else { unguarded.min(LARGEST_PAGES) };
+        most_pages(pages).min(limit)
+    }
+
     /// A new object of at least `pages` usable pages, where one of about that size was freed.
-    pub(crate) fn take_recent(self, pages: usize, guarded: bool) -> Option<SpanRef> {
+    pub(crate) fn take_recent(self, pages: usize) -> Option<SpanRef> {
         if pages > LARGEST_PAGES {
             return None;
         }
-        // What has no guard may not have the size of what has one.
-        let limit = if guarded { usize::MAX } else { (P::GUARDED_FROM - 1) / PAGE_BYTES };
-        let most = most_pages(pages).min(limit.max(pages));
-        let span = self.state.recent.take(pages, most, guarded)?;
+        let span = self.state.recent.take(Self::rounded_pages(pages), Self::most_kept(pages))?;
         span.begin_large();
         Some(span)
     }
@@ -138,127 +292,50 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) unsafe fn keep_large(self, span: SpanRef) {
         let (recent, pages) = (&self.state.recent, usable_pages(span));
         recent.note(pages, false);
-        // SAFETY: the object was ended, and so were those that are kept; each is given back once.
-        let give_back = |span| unsafe { self.central.discard_large(span) };
-        if pages > LARGEST_PAGES {
-            return give_back(span);
+        // Those that lack a guard are not kept, so that the size tells what has one.
+        if !(SMALLEST_PAGES..=LARGEST_PAGES).contains(&pages)
+            || span.is_guarded() != Self::is_guarded(pages * PAGE_BYTES)
+        {
+            // SAFETY: the caller ended the object; this thread is the only user of its stash.
+            return unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
         }
-        let part = if P::GUARDED_FROM == usize::MAX { PART } else { PART_WITH_GUARDS };
-        while let Some(other) = recent.make_room(pages, part) {
-            give_back(other);
+        recent.put(span, pages);
+        if recent.is_heavy() || recent.is_wide() {
+            self.keep_less_slow(span);
         }
-        recent.put(span, pages, span.is_guarded());
+    }
+
+    /// Gives kept spans back until few enough are left. `newest` is one of them.
+    #[cold]
+    #[inline(never)]
+    fn keep_less_slow(self, newest: SpanRef) {
+        let (recent, heap) = (&self.state.recent, self.central.heap());
+        if recent.is_heavy() {
+            recent.weigh(heap, newest);
+        }
+        if recent.is_heavy() && recent.unknown.load(Ordering::Relaxed) > 0 {
+            recent.weigh_all(heap);
+        }
+        while recent.is_heavy() || recent.is_wide() {
+            let Some(span) = recent.oldest() else { return };
+            self.give_back(span);
+        }
+    }
+
+    fn give_back(self, span: SpanRef) {
+        self.state.recent.remove(span);
+        // SAFETY: what is kept has ended, and is given back once; this thread is the only user of its
+        // stash.
+        unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
     }
 
     /// Gives every span that is kept back.
     pub(crate) fn flush_recent(self) {
-        for span in (0..ENTRIES).filter_map(|index| self.state.recent.remove(index)) {
-            // SAFETY: what is kept has ended, and is given back once.
-            unsafe { self.central.discard_large(span) };
+        let recent = &self.state.recent;
+        for size in recent.sizes(u64::MAX) {
+            while let Some(span) = recent.of(size).list.first() {
+                self.give_back(span);
+            }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use core::alloc::Layout;
-
-    use spanalloc_central::CentralLists;
-    use spanalloc_classes::Go67;
-    use spanalloc_os::Mmap;
-    use spanalloc_pages::{PageHeap, Pages};
-
-    use crate::policy::{Checked, Fast, Policy};
-    use crate::{Snapshot, ThreadCache};
-
-    type Lists = CentralLists<Go67, PageHeap<Mmap>>;
-
-    fn layout(pages: usize) -> Layout {
-        Layout::from_size_align(pages * 8192, 8).unwrap()
-    }
-
-    fn with<P: Policy>(test: impl FnOnce(&Lists, &mut ThreadCache<&Lists, P>)) {
-        let lists = Lists::new(PageHeap::new(Mmap::new()));
-        test(&lists, &mut ThreadCache::with_policy(&lists));
-        assert_eq!(lists_in_use(&lists), 0, "a cache that ends keeps nothing");
-    }
-
-    fn lists_in_use(lists: &Lists) -> usize {
-        use spanalloc_central::Central;
-        lists.heap().stats().pages_in_use
-    }
-
-    /// Allocates and frees an object; where it was.
-    fn pair<P: Policy>(cache: &mut ThreadCache<&Lists, P>, pages: usize) -> usize {
-        let object = cache.alloc(layout(pages)).unwrap();
-        // SAFETY: allocated just now with this layout.
-        unsafe { cache.free(object, layout(pages)) };
-        object.addr().get()
-    }
-
-    fn snapshot<P: Policy>(cache: &mut ThreadCache<&Lists, P>) -> Snapshot {
-        let snapshot = cache.snapshot().unwrap();
-        assert!(snapshot.adds_up(), "{snapshot:?}");
-        snapshot
-    }
-
-    fn same_place_again<P: Policy>() {
-        with::<P>(|_, cache| {
-            for pages in [24, 40, 128] {
-                let first = pair(cache, pages);
-                assert_eq!(pair(cache, pages), first);
-                assert_eq!(pair(cache, pages - pages / 6), first, "a little smaller");
-                assert_ne!(pair(cache, pages + 1), first, "one page larger");
-                let counted = snapshot(cache);
-                assert_eq!((counted.large_objects, counted.large_pages), (0, 0));
-                assert!(counted.cached_pages >= pages);
-            }
-        });
-    }
-
-    #[test]
-    fn an_object_comes_to_where_one_of_about_its_size_was() {
-        same_place_again::<Fast>();
-        same_place_again::<Checked>();
-    }
-
-    #[test]
-    fn what_is_kept_is_bounded() {
-        with::<Fast>(|_, cache| {
-            let objects = std::vec::Vec::from_iter((0..200).map(|index| {
-                let layout = layout(5 + index % 120);
-                (cache.alloc(layout).unwrap(), layout)
-            }));
-            for (object, layout) in objects {
-                // SAFETY: allocated above with this layout.
-                unsafe { cache.free(object, layout) };
-                let kept = snapshot(cache).cached_pages;
-                assert!(kept <= super::MOST_PAGES + 64, "{kept} pages are kept");
-            }
-            let kept = snapshot(cache).cached_pages;
-            assert!(kept <= super::LARGEST_PAGES + 64, "{kept} pages, and nothing lives");
-            // A large one is not kept.
-            pair(cache, super::LARGEST_PAGES + 1);
-            assert!(snapshot(cache).cached_pages <= kept);
-        });
-    }
-
-    #[test]
-    fn zeros_are_zeros_where_something_was() {
-        with::<Fast>(|_, cache| {
-            for pages in [5, 40, 100] {
-                let object = cache.alloc(layout(pages)).unwrap();
-                // SAFETY: allocated just now with this layout, and again below.
-                unsafe {
-                    object.write_bytes(1, pages * 8192);
-                    cache.free(object, layout(pages));
-                    let zeros = cache.alloc_zeroed(layout(pages)).unwrap();
-                    assert_eq!(zeros, object);
-                    let bytes = core::slice::from_raw_parts(zeros.as_ptr(), pages * 8192);
-                    assert!(bytes.iter().all(|&byte| byte == 0));
-                    cache.free(zeros, layout(pages));
-                }
-            }
-        });
     }
 }

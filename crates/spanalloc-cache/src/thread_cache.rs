@@ -43,7 +43,7 @@ impl<C: Central, P: Policy> ThreadCache<C, P> {
     }
 
     #[inline(always)]
-    fn cache(&mut self) -> Option<Cache<'_, C, P>> {
+    pub(crate) fn cache(&mut self) -> Option<Cache<'_, C, P>> {
         match self.state {
             // SAFETY: the state was registered with these lists, is never unmapped and used through
             // this value only.

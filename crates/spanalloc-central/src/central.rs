@@ -84,8 +84,14 @@ pub unsafe trait Central {
     /// [`cut`](Self::cut) is still mapped.
     unsafe fn deliver(&self, span: SpanRef);
 
-    /// A span that is one object of `pages` pages, aligned to `align_pages` pages.
-    fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef>;
+    /// A span that is one object of `pages` pages, aligned to `align_pages` pages. A descriptor is taken
+    /// from `stash`, if there is one, whose only user the caller is.
+    fn alloc_large(
+        &self,
+        pages: usize,
+        align_pages: usize,
+        stash: Option<&Stash>,
+    ) -> Option<SpanRef>;
 
     /// As [`deliver`](Self::deliver), but takes no lock: a span without an owner waits for
     /// [`catch_up`](Self::catch_up).
@@ -116,11 +122,12 @@ pub unsafe trait Central {
     /// The span is large, and nobody uses the object.
     unsafe fn free_large(&self, span: SpanRef, address: usize);
 
-    /// Gives the pages of a large object back that is [ended](SpanRef::end_large).
+    /// Gives the pages of a large object back that is [ended](SpanRef::end_large), and its descriptor to
+    /// `stash`, if there is one.
     ///
     /// # Safety
-    /// The caller ended the object.
-    unsafe fn discard_large(&self, span: SpanRef);
+    /// The caller ended the object, and is the only user of `stash`.
+    unsafe fn discard_large(&self, span: SpanRef, stash: Option<&Stash>);
 
     /// Changes the size of a large object in place, if the pages behind it allow and `pages` is not
     /// 0. Returns whether the pages that were added are known to be zero.
@@ -233,8 +240,13 @@ unsafe impl<C: Central> Central for &C {
         unsafe { (**self).deliver(span) }
     }
 
-    fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef> {
-        (**self).alloc_large(pages, align_pages)
+    fn alloc_large(
+        &self,
+        pages: usize,
+        align_pages: usize,
+        stash: Option<&Stash>,
+    ) -> Option<SpanRef> {
+        (**self).alloc_large(pages, align_pages, stash)
     }
 
     unsafe fn deliver_or_defer(&self, span: SpanRef) {
@@ -262,9 +274,9 @@ unsafe impl<C: Central> Central for &C {
         unsafe { (**self).free_large(span, address) }
     }
 
-    unsafe fn discard_large(&self, span: SpanRef) {
+    unsafe fn discard_large(&self, span: SpanRef, stash: Option<&Stash>) {
         // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).discard_large(span) }
+        unsafe { (**self).discard_large(span, stash) }
     }
 
     unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool> {

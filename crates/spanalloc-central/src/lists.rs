@@ -95,7 +95,7 @@ impl<W: Wait> ClassLists<W> {
 pub struct CentralLists<T, H: Pages> {
     pub(crate) heap: H,
     classes: [Padded<ClassLists<H::Wait>>; MAX_CLASSES],
-    descriptors: Descriptors<H::Wait>,
+    pub(crate) descriptors: Descriptors<H::Wait>,
     owners: Register<H::Wait>,
     /// Spans that were left to be delivered or discarded later.
     deferred: Queue<Span>,
@@ -223,39 +223,6 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
 }
 
 impl<T: ClassTable, H: Pages> CentralLists<T, H> {
-    /// Makes the guard of a large object an ordinary page. False if the system refuses.
-    pub(crate) fn drop_guard(&self, span: SpanRef) -> bool {
-        // SAFETY: the last page is a guard.
-        let done = unsafe { self.heap.unguard(span.last_page()) };
-        span.set_guarded(!done);
-        done
-    }
-
-    /// As [`Central::resize_large`], of an object without a guard.
-    ///
-    /// # Safety
-    /// As there.
-    unsafe fn resize_unguarded(&self, span: SpanRef, pages: usize) -> Option<bool> {
-        let (base, now) = (span.base(), span.pages());
-        if pages < now {
-            let tail = base + pages * PAGE_BYTES;
-            // SAFETY: the caller owns the object and gives its tail back.
-            unsafe {
-                self.heap.set_span(tail, now - pages, ptr::null_mut());
-                self.heap.free(tail, now - pages).ok()?;
-            }
-            span.resize_large(pages);
-        } else if pages > now {
-            // SAFETY: the caller owns the object, whose pages this heap handed out.
-            let run = unsafe { self.heap.extend(base, now, pages - now) }?;
-            // SAFETY: as above; the new pages are this object's.
-            unsafe { self.heap.set_span(run.address, run.pages, span.as_ptr().as_ptr().cast()) };
-            span.resize_large(pages);
-            return Some(run.zeroed);
-        }
-        Some(false)
-    }
-
     #[cold]
     #[inline(never)]
     fn catch_up_slow(&self) {
@@ -400,21 +367,13 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         }
     }
 
-    fn alloc_large(&self, pages: usize, align_pages: usize) -> Option<SpanRef> {
-        u32::try_from(pages).ok()?;
-        let run = self.heap.alloc(pages, align_pages)?;
-        let Some((span, words)) = self.descriptors.get(&self.heap, Kind::of(LARGE, 1), None) else {
-            // SAFETY: the run was just handed out and is unused.
-            let _ = unsafe { self.heap.free(run.address, run.pages) };
-            return None;
-        };
-        // SAFETY: the descriptor is from the pool, this thread owns the run; entries of this heap
-        // are descriptors of spans.
-        unsafe {
-            span.cut_large(words, run);
-            self.heap.set_span(run.address, run.pages, span.as_ptr().as_ptr().cast());
-        }
-        Some(span)
+    fn alloc_large(
+        &self,
+        pages: usize,
+        align_pages: usize,
+        stash: Option<&Stash>,
+    ) -> Option<SpanRef> {
+        self.begin_large(pages, align_pages, stash)
     }
 
     unsafe fn deliver_or_defer(&self, span: SpanRef) {
@@ -446,30 +405,18 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         self.discard(span, None);
     }
 
-    unsafe fn discard_large(&self, span: SpanRef) {
-        self.discard(span, None);
+    unsafe fn discard_large(&self, span: SpanRef, stash: Option<&Stash>) {
+        self.discard(span, stash);
     }
 
     unsafe fn guard_large(&self, span: SpanRef) -> bool {
-        // SAFETY: the page is the object's last and unused (contract).
-        let guarded = unsafe { self.heap.guard(span.last_page()) };
-        span.set_guarded(guarded);
-        guarded
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.put_guard(span) }
     }
 
     unsafe fn resize_large(&self, span: SpanRef, pages: usize) -> Option<bool> {
-        u32::try_from(pages).ok()?;
-        let guarded = span.is_guarded();
-        if pages <= usize::from(guarded) || (guarded && !self.drop_guard(span)) {
-            return None;
-        }
-        // SAFETY: the caller owns the object and gives up what is cut off.
-        let resized = unsafe { self.resize_unguarded(span, pages) };
-        if guarded {
-            // SAFETY: the last page, where no guard is, is the allocator's.
-            unsafe { self.guard_large(span) };
-        }
-        resized
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.resize_in_place(span, pages) }
     }
 
     unsafe fn move_large(&self, span: SpanRef, pages: usize, align_pages: usize) -> bool {

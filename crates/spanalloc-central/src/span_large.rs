@@ -1,7 +1,7 @@
 //! The span of a large object: whole pages, one slot, no bitmap.
 
 use spanalloc_pages::{PAGE_BYTES, Run};
-use spanalloc_sync::atomic::Ordering;
+use spanalloc_sync::atomic::{AtomicU64, Ordering};
 
 use crate::span::{LARGE, Place, SpanRef};
 
@@ -29,6 +29,15 @@ impl SpanRef {
         let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
         self.shared().bytes.store(bytes, Ordering::Relaxed);
         self.shared().pages.store(pages as u32, Ordering::Relaxed);
+        self.note().store(0, Ordering::Relaxed);
+    }
+
+    /// A word for whoever keeps the span after its object ended. It is 0 whenever the object gets other
+    /// pages. For whoever ended the object, and as long as the span is large.
+    #[inline]
+    pub fn note<'a>(self) -> &'a AtomicU64 {
+        // A large object has no bitmap.
+        self.free_word(0)
     }
 
     /// Makes the span of a large object that ended that of another one. For whoever ended it.
@@ -56,6 +65,19 @@ impl SpanRef {
     /// Address of the last page.
     pub(crate) fn last_page(self) -> usize {
         self.base() + (self.pages().max(1) - 1) * PAGE_BYTES
+    }
+
+    /// As [`end_large`](Self::end_large), where no two threads free one object at the same time: does not
+    /// wait for the stores that the program made before.
+    #[inline]
+    pub fn end_large_alone(self, address: usize) -> bool {
+        let left = &self.head().left;
+        let ends =
+            self.class() == LARGE && left.load(Ordering::Relaxed) == 1 && self.base() == address;
+        if ends {
+            left.store(0, Ordering::Relaxed);
+        }
+        ends
     }
 
     /// Whether this was the live large object at `address`; it no longer is.

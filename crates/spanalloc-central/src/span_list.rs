@@ -30,6 +30,11 @@ impl SpanList {
         NonNull::new(span.shared().next.load(Ordering::Relaxed)).map(of)
     }
 
+    /// The span before `span`.
+    pub fn before(&self, span: SpanRef) -> Option<SpanRef> {
+        NonNull::new(span.shared().prev.load(Ordering::Relaxed)).map(of)
+    }
+
     /// Puts a span that is on no list at the front.
     #[inline]
     pub fn push(&self, span: SpanRef) {

@@ -407,7 +407,7 @@ impl<'a> Run<'a> {
     }
 
     fn alloc_large(&mut self, pages: usize, align: usize) {
-        let span = self.lists.alloc_large(pages, align);
+        let span = self.lists.alloc_large(pages, align, None);
         assert_eq!(span.is_some(), pages > 0);
         let Some(span) = span else { return };
         assert_eq!((span.pages(), span.class(), span.place()), (pages, LARGE, Place::Large));

@@ -184,7 +184,7 @@ fn short_of_pages_the_span_is_as_the_table_says() {
     // SAFETY: the test owns the span, of which no slot is used.
     unsafe { setup.lists.release(span, &setup.stash) };
     setup.lists.heap().most_pages.set(0);
-    assert_eq!((setup.cut(class), setup.lists.alloc_large(1, 1)), (None, None));
+    assert_eq!((setup.cut(class), setup.lists.alloc_large(1, 1, None)), (None, None));
     assert_eq!(setup.pages_in_use(), 0);
 }
 
@@ -193,7 +193,7 @@ fn without_a_descriptor_the_pages_go_back() {
     let setup = Setup::new();
     setup.lists.heap().no_metadata.set(true);
     assert_eq!(setup.cut(CLASS), None);
-    assert_eq!(setup.lists.alloc_large(9, 1), None);
+    assert_eq!(setup.lists.alloc_large(9, 1, None), None);
     assert_eq!((setup.pages_in_use(), setup.spans().len()), (0, 0));
     setup.lists.heap().no_metadata.set(false);
     assert!(setup.cut(CLASS).is_some());
@@ -202,11 +202,11 @@ fn without_a_descriptor_the_pages_go_back() {
 #[test]
 fn a_large_object_lives_and_dies() {
     let setup = Setup::new();
-    let span = setup.lists.alloc_large(20, 16).unwrap();
+    let span = setup.lists.alloc_large(20, 16, None).unwrap();
     assert_eq!((span.class(), span.pages(), span.base() % (16 * PAGE_BYTES)), (LARGE, 20, 0));
     assert_eq!(setup.lists.span_at(span.base() + 20 * PAGE_BYTES - 1), Some(span));
-    assert_eq!(setup.lists.alloc_large(0, 1), None);
-    assert_eq!(setup.lists.alloc_large(usize::MAX, 1), None);
+    assert_eq!(setup.lists.alloc_large(0, 1, None), None);
+    assert_eq!(setup.lists.alloc_large(usize::MAX, 1, None), None);
     // SAFETY: the object is the test's.
     unsafe { setup.lists.free_large(span, span.base()) };
     assert_eq!(setup.lists.span_at(span.base()), None);
@@ -216,7 +216,7 @@ fn a_large_object_lives_and_dies() {
 #[test]
 fn a_large_object_changes_its_size_where_it_is() {
     let setup = Setup::new();
-    let span = setup.lists.alloc_large(20, 1).unwrap();
+    let span = setup.lists.alloc_large(20, 1, None).unwrap();
     // SAFETY: the object is the test's, and nothing uses its pages.
     let resize = |pages| unsafe { setup.lists.resize_large(span, pages) };
     let at = |page: usize| setup.lists.span_at(span.base() + page * PAGE_BYTES);
@@ -228,7 +228,7 @@ fn a_large_object_changes_its_size_where_it_is() {
     let zeroed = resize(40);
     assert_eq!((zeroed, span.pages()), (Some(false), 40), "some of the pages were used before");
     assert_eq!(resize(60), Some(true), "none of these was");
-    let wall = setup.lists.alloc_large(1, 1).unwrap();
+    let wall = setup.lists.alloc_large(1, 1, None).unwrap();
     assert_eq!(wall.base(), span.base() + 60 * PAGE_BYTES);
     assert_eq!((resize(61), resize(0), resize(usize::MAX)), (None, None, None));
     assert_eq!((span.pages(), setup.pages_in_use()), (60, 61));
@@ -238,7 +238,7 @@ fn a_large_object_changes_its_size_where_it_is() {
 #[should_panic(expected = "DoubleFree at class 0")]
 fn a_large_object_dies_once() {
     let setup = Setup::new();
-    let span = setup.lists.alloc_large(20, 1).unwrap();
+    let span = setup.lists.alloc_large(20, 1, None).unwrap();
     assert!(span.end_large(span.base()));
     // SAFETY: misuse that is noticed before anything is touched.
     unsafe { setup.lists.free_large(span, span.base()) };
@@ -276,7 +276,7 @@ fn a_borrowed_central_is_one() {
         let empty = central.cut(CLASS, &setup.queue, &setup.stash).unwrap();
         assert_eq!(central.span_at(empty.base()), Some(empty));
         central.release(empty, &setup.stash);
-        let large = central.alloc_large(2, 1).unwrap();
+        let large = central.alloc_large(2, 1, None).unwrap();
         assert_eq!((central.resize_large(large, 1), large.pages()), (Some(false), 1));
         central.free_large(large, large.base());
         let owner = central.register(Layout::new::<Owner>()).unwrap();

@@ -174,8 +174,17 @@ fn a_large_object_lives_once() {
     // The field has 32 bits; the size is told by the pages then.
     span.resize_large(1 << 19);
     assert_eq!((span.pages(), span.bytes()), (1 << 19, 0));
+    span.note().store(7, Ordering::Relaxed);
     assert!(span.end_large(span.base()));
     assert!(!span.end_large(span.base()));
+    assert!(!span.end_large_alone(span.base()));
+    span.begin_large();
+    assert_eq!(span.note().load(Ordering::Relaxed), 7, "the pages are the same");
+    assert!(!span.end_large_alone(span.base() + PAGE_BYTES) && span.is_large_live());
+    assert!(span.end_large_alone(span.base()) && !span.is_large_live());
+    assert!(!span.end_large_alone(span.base()));
+    span.resize_large(5);
+    assert_eq!(span.note().load(Ordering::Relaxed), 0, "other pages");
     let small = crate::testing::span(CLASS, 64, 10, false);
     take(small, 1);
     assert!(!small.end_large(small.base()));
