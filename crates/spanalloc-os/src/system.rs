@@ -222,7 +222,7 @@ const LOOKS: usize = 8;
 /// Of [`LOOKS`] pages here and there in a range, how many are in memory. None if the kernel does not say,
 /// or some of them are not mapped.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn resident(at: NonNull<u8>, bytes: usize, page: usize) -> Option<usize> {
+fn sample(at: NonNull<u8>, bytes: usize, page: usize) -> Option<usize> {
     let step = bytes / LOOKS;
     let mut count = 0;
     for look in 0..LOOKS {
@@ -244,13 +244,13 @@ fn resident(at: NonNull<u8>, bytes: usize, page: usize) -> Option<usize> {
 /// Whether most of a range is not in memory. No if the kernel does not say.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn is_sparse(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
-    resident(at, bytes, page).is_some_and(|count| count <= LOOKS / 4)
+    sample(at, bytes, page).is_some_and(|count| count <= LOOKS / 4)
 }
 
 /// Whether hardly any of a range is not in memory. No if the kernel does not say.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn is_dense(at: NonNull<u8>, bytes: usize, page: usize) -> bool {
-    resident(at, bytes, page).is_some_and(|count| count >= LOOKS - 1)
+    sample(at, bytes, page).is_some_and(|count| count >= LOOKS - 1)
 }
 
 /// How many bytes of a range are in memory; all of them if the kernel does not say.
