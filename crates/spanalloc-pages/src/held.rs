@@ -290,14 +290,14 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     /// Takes every free page of the aligned block of 64 that `page` lies in, Ready. Returns the
     /// pages taken, the ones of them known to be zero and the ones of the block that are ours, as
     /// bits; None if the memory was refused.
-    pub(crate) fn take_block(&mut self, page: u64) -> Option<(u64, u64, u64)> {
+    pub(crate) fn take_block(&mut self, page: u64, usage: Use) -> Option<(u64, u64, u64)> {
         let base = page & !63;
         let index = base >> CHUNK_PAGE_BITS;
         let word = (base as usize % CHUNK_PAGES) / 64;
         let free = self.chunk(index)?.free.word(word);
         let first = free.trailing_zeros();
         let last = 63_u32.checked_sub(free.leading_zeros())?;
-        if !self.commit(base + u64::from(first), (last - first + 1) as usize, Use::Dense) {
+        if !self.commit(base + u64::from(first), (last - first + 1) as usize, usage) {
             return None;
         }
         let chunk = self.chunk(index)?;

@@ -1,5 +1,5 @@
 use spanalloc_os::{Geometry, OsSource};
-use spanalloc_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::bitmap::{low_ones, runs_of};
 use crate::heap::PageHeap;
@@ -8,6 +8,9 @@ use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, Run};
 
 /// Pages of the largest run that is served from a page cache.
 const CACHED_PAGES: usize = 16;
+/// So many windows (2 MB) a thread has filled before its next ones are taken for dense. Of many threads that
+/// use little each, a huge page would bring more memory than they come to use.
+const DENSE_WINDOWS: u32 = 4;
 /// Bytes of the window of a [`PageCache`]: 64 pages.
 pub const WINDOW_BYTES: usize = 64 * PAGE_BYTES;
 
@@ -33,6 +36,8 @@ pub struct PageCache {
     zero: AtomicU64,
     /// Pages of the window that belonged to the heap when it was taken, whoever uses them.
     ours: AtomicU64,
+    /// How many windows were taken since the cache was flushed.
+    windows: AtomicU32,
 }
 
 impl Default for PageCache {
@@ -49,6 +54,7 @@ impl PageCache {
             free: AtomicU64::new(0),
             zero: AtomicU64::new(0),
             ours: AtomicU64::new(0),
+            windows: AtomicU32::new(0),
         }
     }
 
@@ -120,6 +126,9 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     #[cold]
     #[inline(never)]
     unsafe fn refill_slow(&self, cache: &PageCache, pages: usize) -> Option<Run> {
+        let windows = cache.windows.load(Ordering::Relaxed);
+        cache.windows.store(windows.saturating_add(1), Ordering::Relaxed);
+        let usage = if windows < DENSE_WINDOWS { Use::Any } else { Use::Dense };
         let mut held = self.hold();
         let (base, free, zero) = cache.leave();
         if free != 0 {
@@ -127,9 +136,9 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         }
         let page = held.find_or_grow(pages)?;
         if page % 64 + pages as u64 > 64 {
-            return held.take(page, pages, Use::Dense);
+            return held.take(page, pages, usage);
         }
-        let (free, zero, ours) = held.take_block(page)?;
+        let (free, zero, ours) = held.take_block(page, usage)?;
         cache.base.store(address_of(page & !63), Ordering::Relaxed);
         cache.zero.store(zero, Ordering::Relaxed);
         cache.ours.store(ours, Ordering::Relaxed);
@@ -183,6 +192,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     /// # Safety
     /// As there.
     pub(crate) unsafe fn flush_cached(&self, cache: &PageCache) {
+        cache.windows.store(0, Ordering::Relaxed);
         let (base, free, zero) = cache.leave();
         if free != 0 {
             self.hold().give_block(base, free, zero);
