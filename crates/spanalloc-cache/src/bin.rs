@@ -127,6 +127,10 @@ pub trait Keep: Sized + fmt::Debug + 'static {
         object: *mut u8,
     );
 
+    /// Gives back to its span what the bin should not keep while no thread has it: at least what was freed
+    /// into it and was not looked up yet.
+    fn settle<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8);
+
     /// Gives every object that the bin keeps back to its span.
     fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8);
 }

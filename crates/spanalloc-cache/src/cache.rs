@@ -273,7 +273,12 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         let owner = unsafe { central.register(Layout::new::<CacheState<P::Bin>>()) }?;
         let state: NonNull<CacheState<P::Bin>> = owner.cast();
         // SAFETY: registered states are never unmapped, and this one is used by nobody else.
-        Some(unsafe { Self::new(state.as_ref(), central) })
+        let cache = unsafe { Self::new(state.as_ref(), central) };
+        // What was freed while it was parked serves before memory that was never touched.
+        if !cache.state.owner.queue.is_empty() {
+            cache.drain();
+        }
+        Some(cache)
     }
 }
 

@@ -125,6 +125,11 @@ impl Empties {
         self.others.load(Ordering::Relaxed)
     }
 
+    /// Bytes of all spans of the thread.
+    pub(crate) fn all_bytes(&self) -> usize {
+        self.bytes() + self.others.load(Ordering::Relaxed)
+    }
+
     /// Counts a span that is this thread's now.
     fn count_in(&self, span: SpanRef) {
         self.others.store(self.others.load(Ordering::Relaxed) + bytes_of(span), Ordering::Relaxed);

@@ -284,15 +284,19 @@ impl Keep for Magazines {
         unsafe { bin.keep(object) };
     }
 
-    fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
+    fn settle<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
         let bin = cache.state.bin(class);
-        // SAFETY: this thread is the bin's (contract of `Cache::new`); both magazines hold objects
-        // of this class.
-        unsafe {
-            empty(cache, class, bin.freed_objects(), bin.freed());
-            bin.clear_freed();
-            empty(cache, class, bin.loaded_objects(), bin.loaded());
-        }
+        // SAFETY: this thread is the bin's (contract of `Cache::new`); the magazine holds objects of this
+        // class.
+        unsafe { empty(cache, class, bin.freed_objects(), bin.freed()) };
+        bin.clear_freed();
+    }
+
+    fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
+        Self::settle(cache, class);
+        let bin = cache.state.bin(class);
+        // SAFETY: as in `settle`.
+        unsafe { empty(cache, class, bin.loaded_objects(), bin.loaded()) };
         bin.set_loaded(0, false);
     }
 }

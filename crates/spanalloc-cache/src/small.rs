@@ -1,6 +1,7 @@
 //! The small path behind the bins: refill, and what becomes of spans.
 
 use core::alloc::Layout;
+use core::ptr;
 
 use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, LARGE, Place, SpanRef, class_facts};
@@ -16,25 +17,22 @@ use crate::policy::Policy;
 const USEFUL_SLOTS: usize = 64;
 
 impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
-    /// Takes an object from a bin that has none at hand, and tells whether it is known to hold zeros.
+    /// Takes an object from a bin that has none at hand, as a rule, and tells whether it is known to hold zeros.
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_small_slow(self, class: u8) -> (*mut u8, bool) {
-        let refilled = self.refill(class) || {
-            self.reclaim();
-            self.refill(class)
-        };
-        if refilled {
-            let zeroed = self.state.bin(class).zeroed();
-            // SAFETY: this thread uses the state (contract of `Cache::new`).
-            if let Some(object) = unsafe { self.state.bin(class).pop() } {
-                return (object, zeroed);
-            }
-        }
-        (core::ptr::null_mut(), false)
+        // A cache that was just taken over from another thread may have some.
+        let taken = self.try_alloc_known_of(class).or_else(|| {
+            let refilled = self.refill(class) || {
+                self.reclaim();
+                self.refill(class)
+            };
+            if refilled { self.try_alloc_known_of(class) } else { None }
+        });
+        taken.unwrap_or((ptr::null_mut(), false))
     }
 
-    /// Brings objects to hand, from the nearest place that has some.
+    /// Brings objects to hand, from the nearest place that has some. The bin has none that could be popped.
     fn refill(self, class: u8) -> bool {
         let bin = self.prepare(class);
         if P::Bin::recover(self, class) {
@@ -233,11 +231,17 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         }
     }
 
-    /// Gives everything that no object lives in back to the heap, so that another class may use
-    /// it. For when memory is short.
+    /// Gives everything that no object lives in back to the heap, of this cache and of those that were
+    /// [parked](Self::park), so that another class may use it. For when memory is short.
     #[cold]
     #[inline(never)]
     pub fn reclaim(self) {
+        self.reclaim_own();
+        self.close_parked();
+    }
+
+    /// Gives back what this cache keeps.
+    pub(crate) fn reclaim_own(self) {
         self.flush_recent();
         self.drain();
         self.tidy_slow();

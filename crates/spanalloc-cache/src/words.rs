@@ -337,6 +337,11 @@ impl Keep for Words {
         }
     }
 
+    /// The lowest free slot is handed out first again, not one that was never touched.
+    fn settle<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
+        Self::flush(cache, class);
+    }
+
     fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
         let bin = cache.state.bin(class);
         if let Some(span) = bin.spans.current() {

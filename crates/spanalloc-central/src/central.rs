@@ -152,7 +152,8 @@ pub unsafe trait Central {
     ///
     /// # Safety
     /// `layout` is the same at every call, and describes a type that begins with an [`Owner`] and
-    /// may be all zero. A recycled owner comes as it was left.
+    /// may be all zero. A recycled owner comes as it was left; one that was [parked](Self::park) still
+    /// owns its spans.
     unsafe fn register(&self, layout: Layout) -> Option<NonNull<Owner>>;
 
     /// Keeps an owner for the next cache.
@@ -161,6 +162,17 @@ pub unsafe trait Central {
     /// The owner came from [`register`](Self::register), its queue is closed, it owns no span, and
     /// the caller no longer uses it.
     unsafe fn unregister(&self, owner: &Owner);
+
+    /// Keeps an owner with all that it owns for the next cache. `bytes` of its memory are free. False
+    /// if such owners keep enough already: then it is still the caller's.
+    ///
+    /// # Safety
+    /// The owner came from [`register`](Self::register) or [`take_parked`](Self::take_parked), its queue
+    /// is open, and the caller no longer uses it if this returns true.
+    unsafe fn park(&self, owner: &Owner, bytes: usize) -> bool;
+
+    /// An owner that was parked, if there is one. It is the caller's now, with all that it owns.
+    fn take_parked(&self) -> Option<NonNull<Owner>>;
 
     /// Calls `visit` with every owner ever registered.
     fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>));
@@ -302,6 +314,15 @@ unsafe impl<C: Central> Central for &C {
     unsafe fn unregister(&self, owner: &Owner) {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).unregister(owner) }
+    }
+
+    unsafe fn park(&self, owner: &Owner, bytes: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).park(owner, bytes) }
+    }
+
+    fn take_parked(&self) -> Option<NonNull<Owner>> {
+        (**self).take_parked()
     }
 
     fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>)) {

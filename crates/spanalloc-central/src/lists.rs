@@ -440,6 +440,14 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         self.owners.put(owner);
     }
 
+    unsafe fn park(&self, owner: &Owner, bytes: usize) -> bool {
+        self.owners.park(owner, bytes)
+    }
+
+    fn take_parked(&self) -> Option<NonNull<Owner>> {
+        self.owners.take_parked()
+    }
+
     fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>)) {
         self.owners.for_each(visit);
     }

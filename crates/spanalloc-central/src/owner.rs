@@ -4,11 +4,16 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use spanalloc_pages::Pages;
-use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use spanalloc_sync::{Lock, Wait, rank};
 
 use crate::queue::Queue;
 use crate::span::Span;
+
+/// The most free bytes that all parked owners keep.
+const MOST_PARKED_BYTES: usize = 2 << 20;
+/// The most owners that are parked.
+const MOST_PARKED: usize = 16;
 
 /// A thread cache as an owner of spans: the first field of its state.
 ///
@@ -20,6 +25,8 @@ pub struct Owner {
     pub queue: Queue<Span>,
     next: AtomicPtr<Owner>,
     next_idle: AtomicPtr<Owner>,
+    /// Free bytes that it keeps while it is parked.
+    parked_bytes: AtomicUsize,
     active: AtomicBool,
 }
 
@@ -31,6 +38,7 @@ impl Owner {
             queue: Queue::new(),
             next: AtomicPtr::new(ptr::null_mut()),
             next_idle: AtomicPtr::new(ptr::null_mut()),
+            parked_bytes: AtomicUsize::new(0),
             active: AtomicBool::new(false),
         }
     }
@@ -48,6 +56,12 @@ impl Default for Owner {
 }
 
 /// Every owner there is, and those that no thread uses.
+///
+/// | an owner is | its queue | owns                      | leaves it by            |
+/// |-------------|-----------|---------------------------|-------------------------|
+/// | active      | open      | the spans of its thread   | `park`, `put`           |
+/// | parked      | open      | the spans of a thread that ended | `get`, `take_parked` -> active |
+/// | idle        | closed    | nothing                   | `get` -> active         |
 #[derive(Debug)]
 pub(crate) struct Register<W> {
     all: AtomicPtr<Owner>,
@@ -56,27 +70,56 @@ pub(crate) struct Register<W> {
 
 #[derive(Debug)]
 struct Idle {
+    /// Owners that own nothing.
     first: *mut Owner,
+    /// Owners that were left with all that they own.
+    parked: *mut Owner,
+    /// How many those are, and the free bytes that they keep.
+    parked_count: usize,
+    parked_bytes: usize,
 }
 
-// SAFETY: the pointer is only followed under the lock.
+impl Idle {
+    /// The owner that was parked last.
+    fn take_parked(&mut self) -> Option<NonNull<Owner>> {
+        let parked = NonNull::new(self.parked)?;
+        // SAFETY: owners are never unmapped.
+        let owner = unsafe { parked.as_ref() };
+        self.parked = owner.next_idle.load(Ordering::Relaxed);
+        self.parked_count -= 1;
+        self.parked_bytes -= owner.parked_bytes.load(Ordering::Relaxed);
+        owner.active.store(true, Ordering::Relaxed);
+        Some(parked)
+    }
+}
+
+// SAFETY: the pointers are only followed under the lock.
 unsafe impl Send for Idle {}
 
 impl<W: Wait> Register<W> {
     pub(crate) const fn new() -> Self {
         Self {
             all: AtomicPtr::new(ptr::null_mut()),
-            idle: Lock::new(Idle { first: ptr::null_mut() }),
+            idle: Lock::new(Idle {
+                first: ptr::null_mut(),
+                parked: ptr::null_mut(),
+                parked_count: 0,
+                parked_bytes: 0,
+            }),
         }
     }
 
-    /// An owner that nobody uses: one that was put back, or a new one in zeroed metadata.
+    /// An owner that nobody uses: one that was parked, with all that it owns, one that was put back, or
+    /// a new one in zeroed metadata.
     ///
     /// # Safety
     /// `layout` is the same at every call and begins with an [`Owner`]; zero is a valid value of
     /// the rest.
     pub(crate) unsafe fn get<P: Pages>(&self, pages: &P, layout: Layout) -> Option<NonNull<Owner>> {
         let mut idle = self.idle.lock();
+        if let Some(parked) = idle.take_parked() {
+            return Some(parked);
+        }
         let owner = match NonNull::new(idle.first) {
             Some(owner) => {
                 // SAFETY: owners are never unmapped.
@@ -98,6 +141,27 @@ impl<W: Wait> Register<W> {
         state.queue.open();
         state.active.store(true, Ordering::Relaxed);
         Some(owner)
+    }
+
+    /// Keeps an owner with all that it owns, `bytes` of which are free, for the next thread. False, and nothing is
+    /// changed, if too much would be kept so.
+    pub(crate) fn park(&self, owner: &Owner, bytes: usize) -> bool {
+        let mut idle = self.idle.lock();
+        if idle.parked_count == MOST_PARKED || idle.parked_bytes + bytes > MOST_PARKED_BYTES {
+            return false;
+        }
+        owner.active.store(false, Ordering::Relaxed);
+        owner.parked_bytes.store(bytes, Ordering::Relaxed);
+        owner.next_idle.store(idle.parked, Ordering::Relaxed);
+        idle.parked = ptr::from_ref(owner).cast_mut();
+        idle.parked_count += 1;
+        idle.parked_bytes += bytes;
+        true
+    }
+
+    /// An owner that was parked, with all that it owns.
+    pub(crate) fn take_parked(&self) -> Option<NonNull<Owner>> {
+        self.idle.lock().take_parked()
     }
 
     /// Keeps an owner whose queue is closed and which owns nothing for the next thread.
@@ -157,5 +221,45 @@ mod tests {
         let mut all = Vec::new();
         register.for_each(|owner| all.push(owner.as_ptr().cast_const()));
         assert_eq!(all, [ptr::from_ref(b), ptr::from_ref(a)]);
+    }
+
+    #[test]
+    fn a_parked_owner_comes_first_and_with_its_open_queue() {
+        let pages = Refusing::new();
+        let register = Register::<<Refusing as Pages>::Wait>::new();
+        // SAFETY: the layout is always this one.
+        let get = || unsafe { register.get(&pages, Layout::new::<Owner>()).unwrap().as_ref() };
+        let [a, b] = [get(), get()];
+        assert!(register.park(a, 1000) && !a.is_active());
+        assert_eq!(b.queue.close().count(), 0);
+        register.put(b);
+        // What others free meanwhile waits.
+        let span = crate::testing::span(1, 64, 10, false);
+        // SAFETY: only this test uses the span's link.
+        assert_eq!(unsafe { a.queue.push(span.as_ptr()) }, Ok(()));
+        let again = get();
+        assert!(ptr::eq(again, a) && a.is_active());
+        assert_eq!(a.queue.drain().next(), Some(span.as_ptr()));
+        assert!(ptr::eq(get(), b), "no other was parked");
+        assert!(register.take_parked().is_none());
+    }
+
+    #[test]
+    fn parked_owners_are_few_and_keep_little() {
+        let pages = Refusing::new();
+        let register = Register::<<Refusing as Pages>::Wait>::new();
+        // SAFETY: the layout is always this one.
+        let get = || unsafe { register.get(&pages, Layout::new::<Owner>()).unwrap().as_ref() };
+        let [a, b, c] = [get(), get(), get()];
+        assert!(register.park(a, MOST_PARKED_BYTES - 10));
+        assert!(!register.park(b, 11) && b.is_active());
+        assert!(register.park(b, 10) && register.park(c, 0));
+        let taken =
+            [(); 4].map(|()| register.take_parked().map(|owner| owner.as_ptr().cast_const()));
+        let [a, b, c] = [a, b, c].map(|owner| Some(ptr::from_ref(owner)));
+        assert_eq!(taken, [c, b, a, None]);
+        let owners: Vec<&Owner> = (0..=MOST_PARKED).map(|_| get()).collect();
+        let parked = owners.iter().filter(|owner| register.park(owner, 0)).count();
+        assert_eq!(parked, MOST_PARKED);
     }
 }

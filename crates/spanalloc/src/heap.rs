@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use spanalloc_cache::{Cache, Fast, ThreadCache};
+use spanalloc_cache::{Fast, ThreadCache};
 use spanalloc_sync::Lock;
 use spanalloc_sync::atomic::AtomicUsize;
 
@@ -53,6 +53,6 @@ impl Program for Spanalloc {
 
     unsafe fn close(cache: CacheOf<Self>) {
         // SAFETY: the caller's promise is passed on.
-        unsafe { Cache::close(cache) };
+        unsafe { cache.park() };
     }
 }

@@ -56,7 +56,7 @@ impl Program for Checked {
     unsafe fn close(cache: Cache) {
         if let Some(_outsider) = GATE.wait_as_outsider() {
             // SAFETY: the caller's promise is passed on.
-            unsafe { cache.close() };
+            unsafe { cache.park() };
         }
     }
 }
