@@ -1,6 +1,7 @@
 //! The adapter that counts what goes through it.
 
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use crate::meter::Meter;
 use crate::{OsError, OsSource, Report, Request};
@@ -203,6 +204,14 @@ unsafe impl<O: OsSource> OsSource for Counted<O> {
             self.committed.lower_to(self.reserved.get());
         }
         result
+    }
+
+    fn now(&self) -> Option<Duration> {
+        self.inner.now()
+    }
+
+    fn busy(&self) -> Option<Duration> {
+        self.inner.busy()
     }
 
     fn die(&self, report: Report) -> ! {

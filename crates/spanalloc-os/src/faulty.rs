@@ -1,6 +1,7 @@
 //! The adapter that fails when it is told to.
 
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use crate::meter::Meter;
 use crate::{OsError, OsSource, Report, Request};
@@ -204,6 +205,14 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
         self.release.call(bytes)?;
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.release(at, bytes) }
+    }
+
+    fn now(&self) -> Option<Duration> {
+        self.inner.now()
+    }
+
+    fn busy(&self) -> Option<Duration> {
+        self.inner.busy()
     }
 
     fn die(&self, report: Report) -> ! {

@@ -1,6 +1,7 @@
 //! The adapter that gives no more than it is allowed to.
 
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use crate::meter::Meter;
 use crate::{OsError, OsSource, Report, Request};
@@ -154,6 +155,14 @@ unsafe impl<O: OsSource> OsSource for Limited<O> {
             self.committed.lower_to(self.reserved.get());
         }
         result
+    }
+
+    fn now(&self) -> Option<Duration> {
+        self.inner.now()
+    }
+
+    fn busy(&self) -> Option<Duration> {
+        self.inner.busy()
     }
 
     fn die(&self, report: Report) -> ! {

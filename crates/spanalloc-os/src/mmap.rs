@@ -1,6 +1,7 @@
 //! The source that asks a unix system for address space first and for memory later.
 
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
@@ -311,6 +312,14 @@ unsafe impl OsSource for Mmap {
         // SAFETY: the pages are ours and nobody uses them, by the caller's promise.
         let done = unsafe { system::unmap(at, bytes) };
         if done { Ok(()) } else { Err(OsError::OutOfMemory { bytes }) }
+    }
+
+    fn now(&self) -> Option<Duration> {
+        system::time(libc::CLOCK_MONOTONIC)
+    }
+
+    fn busy(&self) -> Option<Duration> {
+        system::time(libc::CLOCK_THREAD_CPUTIME_ID).or_else(|| self.now())
     }
 
     fn die(&self, report: Report) -> ! {

@@ -1,4 +1,5 @@
 use core::ptr::NonNull;
+use core::time::Duration;
 
 use spanalloc_sync::Wait;
 
@@ -198,6 +199,17 @@ pub unsafe trait OsSource {
     /// `bytes` bytes from `at` were reserved by this source, and nobody uses them any more.
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError>;
 
+    /// The time since some moment, which never goes back. None from a source that has no clock: then
+    /// memory is given back only on demand.
+    fn now(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The time that the calling thread has been running; all time where that is not known.
+    fn busy(&self) -> Option<Duration> {
+        self.now()
+    }
+
     /// Ends the process with the report as one line on standard error.
     ///
     /// Does not return, allocate or unwind. A fake source in a test may panic instead.
@@ -268,6 +280,14 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).release(at, bytes) }
+    }
+
+    fn now(&self) -> Option<Duration> {
+        (**self).now()
+    }
+
+    fn busy(&self) -> Option<Duration> {
+        (**self).busy()
     }
 
     fn die(&self, report: Report) -> ! {

@@ -5,6 +5,7 @@
 
 use core::ffi::{CStr, c_int, c_void};
 use core::ptr::{self, NonNull};
+use core::time::Duration;
 
 use crate::errno;
 
@@ -106,6 +107,17 @@ pub(crate) fn page_bytes() -> usize {
         Ok(bytes) if bytes.is_power_of_two() => bytes,
         _ => 4096,
     }
+}
+
+/// What a clock shows; None if the system has no such clock.
+pub(crate) fn time(clock: libc::clockid_t) -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place may be written to.
+    if errno::keep(|| unsafe { libc::clock_gettime(clock, &raw mut time) }) != 0 {
+        return None;
+    }
+    // Neither is negative on these clocks.
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
 /// Maps `bytes` bytes that may not be touched, at `hint` if the system likes that.
