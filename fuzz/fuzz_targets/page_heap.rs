@@ -129,7 +129,8 @@ fn step(heap: &Heap, cache: &PageCache, model: &mut Model, bytes: [u8; 4]) {
         // SAFETY: one thread, one heap.
         11 => unsafe { heap.flush(cache) },
         12 => {
-            assert!(heap.release_free(pages) <= pages);
+            // A block of 2 MB that comes last goes as a whole.
+            assert!(heap.release_free(pages) < pages.max(1) + 256);
         }
         13 => {
             let verb = Verb::ALL[which % 3];

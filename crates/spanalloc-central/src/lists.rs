@@ -316,6 +316,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
     unsafe fn release(&self, span: SpanRef, stash: &Stash) {
         span.ownership().disclaim();
         self.discard(span, Some(stash));
+        self.heap.tend();
     }
 
     unsafe fn release_window(&self, window: usize, spans: &SpanList, stash: &Stash) {
@@ -330,6 +331,7 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         if unsafe { self.heap.free_window(&stash.pages, window, pages) }.is_err() {
             self.die(Misuse::DoubleFree, window, 0);
         }
+        self.heap.tend();
     }
 
     unsafe fn flush(&self, stash: &Stash) {
@@ -403,10 +405,12 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
             self.die(Misuse::DoubleFree, address, 0);
         }
         self.discard(span, None);
+        self.heap.tend();
     }
 
     unsafe fn discard_large(&self, span: SpanRef, stash: Option<&Stash>) {
         self.discard(span, stash);
+        self.heap.tend();
     }
 
     unsafe fn guard_large(&self, span: SpanRef) -> bool {

@@ -93,6 +93,13 @@ impl Bits {
         parts(from, count).any(|(index, mask)| self.word(index) & mask != 0)
     }
 
+    /// How many bits of `from .. from + count` are set.
+    pub(crate) fn count(&self, from: usize, count: usize) -> usize {
+        parts(from, count)
+            .map(|(index, mask)| (self.word(index) & mask).count_ones() as usize)
+            .sum()
+    }
+
     /// The bits that are set here and not in `other`.
     #[inline]
     pub(crate) fn without(&self, other: &Self) -> Self {

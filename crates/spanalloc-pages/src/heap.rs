@@ -2,12 +2,13 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use spanalloc_os::{ArenaMap, Geometry, Native, OsSource, Report};
-use spanalloc_sync::atomic::Ordering;
+use spanalloc_sync::atomic::{AtomicBool, Ordering};
 use spanalloc_sync::{Counter, Lock, rank, spin_pause};
 
 use crate::chunk::segments;
 use crate::held::{Held, State, Use, address_of, page_of};
 use crate::metadata::Metadata;
+use crate::pacer::Pacer;
 use crate::page_cache::PageCache;
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
 use crate::slot::Slot;
@@ -46,6 +47,12 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
     guards: Counter,
     /// How often memory was moved without copying it.
     pub(crate) relocations: Counter,
+    /// Whether a thread that comes by should look whether memory is to be given back.
+    pub(crate) due: AtomicBool,
+    /// Whether somebody else looks at regular times.
+    pub(crate) attended: AtomicBool,
+    /// How much goes back when. Only tried: whoever finds it held leaves the work to the holder.
+    pub(crate) pacer: Lock<Pacer, O::Wait, { rank::SCAVENGER }>,
     state: Lock<State<G>, O::Wait, { rank::HEAP }>,
 }
 
@@ -67,6 +74,9 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             metadata_pages: Counter::new(),
             guards: Counter::new(),
             relocations: Counter::new(),
+            due: AtomicBool::new(false),
+            attended: AtomicBool::new(false),
+            pacer: Lock::new(Pacer::new()),
             state: Lock::new(State::new()),
         }
     }
@@ -169,6 +179,14 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
     unsafe fn flush(&self, cache: &PageCache) {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.flush_cached(cache) }
+    }
+
+    #[inline]
+    fn tend(&self) {
+        // Relaxed: a thread that misses it leaves it to the next one.
+        if self.due.load(Ordering::Relaxed) {
+            self.scavenge_slow();
+        }
     }
 
     unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run> {
@@ -285,6 +303,8 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
             committed: state.ready << PAGE_SHIFT,
             pages_in_use: state.total - state.free,
             pages_free: state.free,
+            returned: (state.total - state.ready) << PAGE_SHIFT,
+            returned_in_all: state.dirt.returned << PAGE_SHIFT,
             metadata_reserved: metadata.reserved + self.arenas.reserved_bytes(),
             metadata_committed: metadata.committed + self.arenas.committed_bytes(),
             metadata_in_use: metadata.in_use,

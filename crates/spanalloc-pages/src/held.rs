@@ -1,6 +1,7 @@
 use core::ptr::{self, NonNull};
 
 use spanalloc_os::{Geometry, OsSource};
+use spanalloc_sync::atomic::Ordering;
 use spanalloc_sync::{LockGuard, rank};
 
 use crate::bitmap::{CHUNK_PAGE_BITS, CHUNK_PAGES};
@@ -8,6 +9,7 @@ use crate::chunk::{Chunk, Segment, segments};
 use crate::heap::PageHeap;
 use crate::page_cache::WINDOW_BYTES;
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, Run};
+use crate::scavenge::Dirt;
 use crate::slot::{CHUNK_SHIFT, Slot};
 use crate::summary::Summary;
 use crate::tree::{Fit, Tree};
@@ -47,8 +49,8 @@ pub(crate) struct State<G> {
     /// First byte and length of a range that was reserved, but could be neither entered nor
     /// released; length 0 for none.
     pub(crate) spare: (usize, usize),
-    /// No chunk of this index or above has a free page that is dirty.
-    pub(crate) clean_from: u64,
+    /// Where free pages are dirty.
+    pub(crate) dirt: Dirt,
     /// First page and number of pages of the last large run that was handed out; 0 pages for none.
     last_large: (u64, usize),
 }
@@ -66,7 +68,7 @@ impl<G: Geometry> State<G> {
             slots: 0,
             reserve_hint: 0,
             spare: (0, 0),
-            clean_from: 0,
+            dirt: Dirt::new(),
             last_large: (0, 0),
         }
     }
@@ -202,7 +204,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             chunk.free.clear(segment.from, segment.count);
             chunk.zero.clear(segment.from, segment.count);
         });
-        self.state.free -= pages;
+        self.state.count_taken(pages);
         if pages >= LARGE_RUN_PAGES {
             self.state.last_large = (page, pages);
         }
@@ -252,8 +254,10 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     #[inline]
     pub(crate) fn note_dirty(&mut self, page: u64, pages: usize) {
         let end = page + pages as u64;
-        let chunk_end = end.div_ceil(CHUNK_PAGES as u64);
-        self.state.clean_from = self.state.clean_from.max(chunk_end);
+        self.state.dirt.note(end.div_ceil(CHUNK_PAGES as u64), pages);
+        if self.state.is_due() {
+            self.heap.due.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Gives pages of one aligned block of 64 back: the ones of `mask`, of which the ones of `zero`
@@ -305,7 +309,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         let ours = chunk.ours.word(word);
         chunk.free.clear_word(word, free);
         chunk.zero.clear_word(word, free);
-        self.state.free -= free.count_ones() as usize;
+        self.state.count_taken(free.count_ones() as usize);
         self.summarise(index, true, index);
         Some((free, zero, ours))
     }

@@ -7,17 +7,21 @@ mod grow;
 mod heap;
 mod held;
 mod metadata;
+mod pacer;
 mod page_cache;
 mod pages;
 mod pool;
-mod release;
 mod room;
+mod scavenge;
 mod slot;
 mod summary;
 mod tree;
 mod walk;
 
 pub use heap::PageHeap;
+pub use pacer::{
+    Advice, Clock, LEAST_KEPT, LONGEST_PIECE, MOST_CREDIT, Pacer, Usage as HeapUsage, WINDOW,
+};
 pub use page_cache::{PageCache, WINDOW_BYTES};
 pub use pages::{PAGE_BYTES, PAGE_SHIFT, PageError, PageStats, Pages, Run};
 pub use pool::{Pool, Pooled};

@@ -57,6 +57,10 @@ pub struct PageStats {
     pub pages_in_use: usize,
     /// Pages free in the heap.
     pub pages_free: usize,
+    /// Bytes of those that have no memory now: given back to the system, or never used.
+    pub returned: usize,
+    /// Bytes that were given back to the system so far, however often.
+    pub returned_in_all: u64,
     /// Address space reserved for metadata, the arena map included.
     pub metadata_reserved: usize,
     /// Part of `metadata_reserved` that is Ready.
@@ -78,6 +82,8 @@ impl PageStats {
         committed: 0,
         pages_in_use: 0,
         pages_free: 0,
+        returned: 0,
+        returned_in_all: 0,
         metadata_reserved: 0,
         metadata_committed: 0,
         metadata_in_use: 0,
@@ -168,6 +174,10 @@ pub unsafe trait Pages {
     /// # Safety
     /// As [`alloc_cached`](Self::alloc_cached).
     unsafe fn flush(&self, cache: &PageCache);
+
+    /// Gives some free memory back to the system if that is due. Whoever frees pages calls it now and
+    /// then, holding no lock. A heap that keeps its memory does nothing.
+    fn tend(&self) {}
 
     /// Takes the `more` pages that follow the run of `pages` at `address`, if all of them are free.
     /// Returns the new pages as a run.
@@ -310,6 +320,11 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn flush(&self, cache: &PageCache) {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).flush(cache) }
+    }
+
+    #[inline]
+    fn tend(&self) {
+        (**self).tend();
     }
 
     #[inline]

@@ -13,13 +13,16 @@ mod common;
 #[path = "common/model.rs"]
 mod naive;
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use common::{Place, Simulated, Watched};
 use naive::Model;
 use proptest::prelude::*;
 use spanalloc_os::{
     Any32, Any64, Faulty, Geometry, IosArm64, Mips32, Mmap, Native, OsSource, Verb, Windows64,
 };
-use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageHeap, Pages, Run};
+use spanalloc_pages::{Clock, PAGE_BYTES, PageCache, PageError, PageHeap, Pages, Run};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -34,6 +37,7 @@ enum Op {
     CacheFree { which: usize },
     Flush,
     Release { most: usize },
+    Scavenge { pass_ms: u64, pieces: usize },
     Fail { verb: usize, nth: usize, forever: bool },
     Heal,
 }
@@ -59,6 +63,8 @@ fn op(faults: bool) -> impl Strategy<Value = Op> {
         8 => any::<usize>().prop_map(|which| Op::CacheFree { which }),
         1 => Just(Op::Flush),
         2 => prop_oneof![0_usize..40, 0_usize..2000].prop_map(|most| Op::Release { most }),
+        2 => (0_u64..4000, 1_usize..20)
+            .prop_map(|(pass_ms, pieces)| Op::Scavenge { pass_ms, pieces }),
         fault_weight => (0_usize..3, 1_usize..4, any::<bool>()).prop_map(
             move |(verb, nth, forever)| {
                 if faults { Op::Fail { verb, nth, forever } } else { Op::Flush }
@@ -68,6 +74,19 @@ fn op(faults: bool) -> impl Strategy<Value = Op> {
     ]
 }
 
+/// Time that passes when it is told to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Virtual(Duration);
+
+impl Clock for Virtual {
+    fn now(&self) -> Duration {
+        self.0
+    }
+}
+
+/// Pages of a block that goes back as a whole.
+const BLOCK_PAGES: u64 = 256;
+
 type Source<O> = Faulty<Watched<O>>;
 
 struct Pair<'a, O: OsSource, G: Geometry> {
@@ -76,6 +95,7 @@ struct Pair<'a, O: OsSource, G: Geometry> {
     model: Model,
     live: Vec<(u64, u64)>,
     faults: bool,
+    clock: Virtual,
     /// Whether the memory is real and may be written.
     real: bool,
 }
@@ -261,9 +281,28 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
             }
             Op::Release { most } => {
                 let group = (self.heap.os().page_bytes() / PAGE_BYTES).max(1) as u64;
-                let released = self.heap.release_free(most) as u64;
-                let expected = if self.faults { released } else { most as u64 };
-                assert_eq!(released, self.model.release(expected, group));
+                let block = group.max(BLOCK_PAGES);
+                let ready =
+                    |page: u64| self.heap.os().inner().is_ready(page as usize * PAGE_BYTES, 1);
+                let expected = self.model.to_release(most as u64, group, block, ready);
+                let failures = self.heap.os().failures(Verb::Decommit);
+                let gone = self.watch_pages_go(|heap| heap.release_free(most));
+                if self.heap.os().failures(Verb::Decommit) == failures {
+                    assert_eq!(gone, expected);
+                } else {
+                    assert!(gone.is_subset(&expected));
+                }
+            }
+            Op::Scavenge { pass_ms, pieces } => {
+                self.clock.0 += Duration::from_millis(pass_ms);
+                let clock = self.clock;
+                let gone = self.watch_pages_go(|heap| {
+                    let before = heap.stats().returned_in_all;
+                    heap.scavenge(&clock, pieces);
+                    (heap.stats().returned_in_all - before) as usize / PAGE_BYTES
+                });
+                // The last piece may end with a block.
+                assert!(gone.len() <= 2 * pieces * BLOCK_PAGES as usize);
             }
             Op::Fail { verb, nth, forever } => {
                 let verb = [Verb::Reserve, Verb::Commit, Verb::Decommit][verb];
@@ -275,6 +314,24 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
             }
             Op::Heal => self.heap.os().heal(),
         }
+    }
+
+    /// The pages that had memory before `act` and have none after it: as many as it says, all of them free.
+    fn watch_pages_go(
+        &mut self,
+        act: impl FnOnce(&PageHeap<Source<O>, G>) -> usize,
+    ) -> BTreeSet<u64> {
+        let before = self.watched().ready_set();
+        let said = act(self.heap);
+        let after = self.watched().ready_set();
+        assert!(after.is_subset(&before));
+        let gone: BTreeSet<u64> = before.difference(&after).map(|&page| page as u64).collect();
+        assert_eq!(gone.len(), said);
+        for page in &gone {
+            assert!(self.model.free.has(*page, 1), "page {page:#x} is in use");
+            self.model.touched.remove(page);
+        }
+        gone
     }
 
     /// Moves a run to where it has `more` pages and room.
@@ -364,6 +421,7 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
         assert_eq!(stats.pages_in_use + stats.pages_free, stats.reserved / PAGE_BYTES);
         assert_eq!((stats.reserved / PAGE_BYTES) as u64, self.model.ours.total());
         assert_eq!(stats.committed / PAGE_BYTES, self.watched().ready_pages());
+        assert_eq!(stats.returned, stats.reserved - stats.committed);
         assert_eq!(self.cache.free_pages() as u64, self.model.window_pages());
         assert!(stats.metadata_in_use <= stats.metadata_committed);
         assert!(stats.metadata_committed <= stats.metadata_reserved);
@@ -403,6 +461,7 @@ fn run<O: OsSource, G: Geometry>(source: O, ops: &[Op], faults: bool, real: bool
         model: Model::default(),
         live: Vec::new(),
         faults,
+        clock: Virtual::default(),
         real,
     };
     for (step, op) in ops.iter().enumerate() {

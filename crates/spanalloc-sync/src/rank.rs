@@ -13,6 +13,8 @@ pub const CACHES: u8 = 20;
 pub const CENTRAL: u8 = 30;
 /// The free list of span descriptors.
 pub const SPANS: u8 = 40;
+/// Who gives memory back to the system.
+pub const SCAVENGER: u8 = 45;
 /// The page heap.
 pub const HEAP: u8 = 50;
 /// The metadata allocator.
@@ -24,7 +26,8 @@ const _: () = assert!(
     FALLBACK < CACHES
         && CACHES < CENTRAL
         && CENTRAL < SPANS
-        && SPANS < HEAP
+        && SPANS < SCAVENGER
+        && SCAVENGER < HEAP
         && HEAP < METADATA
         && METADATA < OS,
     "the ranks rise in the order of this file"

@@ -5,6 +5,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::{self, NonNull};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use spanalloc_os::{Geometry, OsError, OsSource, Purpose, Report, Request};
 use spanalloc_sync::Spin;
@@ -144,6 +146,8 @@ pub type Ranges = Vec<(usize, usize)>;
 #[derive(Debug)]
 pub struct Watched<O: OsSource> {
     pub inner: O,
+    /// The time in milliseconds, 0 for that of the source below.
+    pub time: AtomicU64,
     seen: Mutex<Seen>,
 }
 
@@ -177,7 +181,7 @@ impl Seen {
 
 impl<O: OsSource> Watched<O> {
     pub fn new(inner: O) -> Self {
-        Self { inner, seen: Mutex::default() }
+        Self { inner, time: AtomicU64::new(0), seen: Mutex::default() }
     }
 
     /// First byte and length of every arena range that is reserved.
@@ -188,6 +192,11 @@ impl<O: OsSource> Watched<O> {
     /// Ready pages of 8 KB in arena ranges.
     pub fn ready_pages(&self) -> usize {
         self.seen.lock().unwrap().ready.len()
+    }
+
+    /// The numbers of those pages.
+    pub fn ready_set(&self) -> BTreeSet<usize> {
+        self.seen.lock().unwrap().ready.clone()
     }
 
     /// Ranges reserved for metadata, the arena map's tables among them, and the Ready parts.
@@ -218,6 +227,13 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
 
     fn page_bytes(&self) -> usize {
         self.inner.page_bytes()
+    }
+
+    fn now(&self) -> Option<Duration> {
+        match self.time.load(Ordering::Relaxed) {
+            0 => self.inner.now(),
+            time => Some(Duration::from_millis(time)),
+        }
     }
 
     fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {

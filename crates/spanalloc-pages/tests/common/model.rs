@@ -124,16 +124,29 @@ impl Model {
         self.window.as_ref().map_or(0, |window| window.free.len() as u64)
     }
 
-    /// Gives up to `most` free dirty pages back in groups of `group`, highest first.
-    pub fn release(&mut self, most: u64, group: u64) -> u64 {
-        let mut released = 0;
-        let groups: BTreeSet<u64> = self.touched.iter().map(|page| page / group * group).collect();
-        for &page in groups.iter().rev() {
-            if self.free.has(page, group) && released + group <= most {
-                released += group;
-                for page in page..page + group {
-                    self.touched.remove(&page);
-                }
+    /// The pages that go back if `most` are to: first blocks that are free and Ready, each as a whole, then
+    /// other dirty pages in groups, the highest of each first.
+    pub fn to_release(
+        &self,
+        most: u64,
+        group: u64,
+        block: u64,
+        ready: impl Fn(u64) -> bool,
+    ) -> BTreeSet<u64> {
+        let mut released = BTreeSet::new();
+        let starts = |size: u64| -> BTreeSet<u64> {
+            self.touched.iter().map(|page| page / size * size).collect()
+        };
+        for &page in starts(block).iter().rev() {
+            let whole = self.free.has(page, block) && (page..page + block).all(&ready);
+            if (released.len() as u64) < most && whole {
+                released.extend(page..page + block);
+            }
+        }
+        for &page in starts(group).iter().rev() {
+            let fits = released.len() as u64 + group <= most;
+            if fits && self.free.has(page, group) && !released.contains(&page) {
+                released.extend(page..page + group);
             }
         }
         released
