@@ -6,17 +6,28 @@
 //! objects come and go takes no lock, and one that goes over to other sizes has little memory of the old
 //! ones beside that of the new.
 //!
+//! They are the one thing that is taken from a thread that is idle, by another (see [`idle`](crate::idle)).
+//! Whoever is at them says so in one flag, and nobody waits for it: the thread itself does as if it had none
+//! then.
+//!
+//! | `taken` | lists and counts               | leaves it by                |
+//! |---------|--------------------------------|-----------------------------|
+//! | false   | are used by nobody             | [`Empties::hold`] -> true   |
+//! | true    | are used by who set it, alone  | end of its [`Held`] -> false |
+//!
 //! How many are kept follows from use. A round is over when several times as much has been emptied as is
 //! kept; of each class, half of what was there through all of the round goes back then. There are
 //! never more than [`MOST_BYTES`].
 
-use spanalloc_central::{Central, Place, SpanList, SpanRef, class_facts};
+use spanalloc_central::{Central, Place, SpanList, SpanRef, Stash, class_facts};
 use spanalloc_classes::MAX_CLASSES;
 use spanalloc_pages::{PAGE_BYTES, WINDOW_BYTES};
-use spanalloc_sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::spin_pause;
 
 use crate::cache::Cache;
 use crate::policy::Policy;
+use crate::state::CacheState;
 
 /// The most bytes of empty spans that a thread keeps.
 const MOST_BYTES: usize = 64 << 20;
@@ -75,11 +86,24 @@ struct OfClass {
     least: AtomicU32,
 }
 
+/// The right to use a thread's empty spans.
+#[derive(Debug)]
+pub(crate) struct Held<'a>(&'a Empties);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire in `hold`: the next one sees what was done to lists and spans.
+        self.0.taken.store(false, Ordering::Release);
+    }
+}
+
 /// The empty spans of one thread.
 #[derive(Debug)]
 pub(crate) struct Empties {
+    /// Whether somebody is at them.
+    taken: AtomicBool,
     bytes: AtomicUsize,
-    /// Bytes of the thread's other spans.
+    /// Bytes of the thread's other spans. Used by the thread itself only.
     others: AtomicUsize,
     /// Bytes of the spans that came since it was last asked what is needed.
     emptied: AtomicUsize,
@@ -108,6 +132,7 @@ impl OfClass {
 impl Empties {
     pub(crate) const fn new() -> Self {
         Self {
+            taken: AtomicBool::new(false),
             bytes: AtomicUsize::new(0),
             others: AtomicUsize::new(0),
             emptied: AtomicUsize::new(0),
@@ -116,7 +141,15 @@ impl Empties {
         }
     }
 
-    fn bytes(&self) -> usize {
+    /// The right to use them, if nobody has it.
+    #[inline]
+    pub(crate) fn hold(&self) -> Option<Held<'_>> {
+        // Acquire pairs with the Release of who held them before.
+        (!self.taken.swap(true, Ordering::Acquire)).then_some(Held(self))
+    }
+
+    /// How many bytes there are. Anybody may ask.
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
@@ -163,6 +196,8 @@ impl Empties {
     fn remove(&self, span: SpanRef) {
         let of_class = self.of(span.class());
         of_class.list.remove(span);
+        // Whoever looks for neighbours must not find it any more.
+        span.set_place(Place::Current);
         let left = of_class.count.load(Ordering::Relaxed) - 1;
         of_class.count.store(left, Ordering::Relaxed);
         if left < of_class.least.load(Ordering::Relaxed) {
@@ -206,12 +241,17 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) fn keep_empty(self, span: SpanRef) {
         let empties = &self.state.empties;
         empties.count_out(span);
+        self.stay_awake();
+        let Some(held) = empties.hold() else {
+            // SAFETY: this thread owns the span, which is on no list, and the stash.
+            return unsafe { self.central.release(span, &self.state.stash) };
+        };
         empties.push(span);
         if empties.bytes() > MOST_BYTES {
-            self.trim(TRIMMED_BYTES);
+            self.trim_to(&held, TRIMMED_BYTES);
         }
         if empties.is_round_over(span) {
-            self.release_unneeded();
+            self.release_unneeded(&held);
         }
     }
 
@@ -228,8 +268,12 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 
     /// An empty span of `class`.
     fn take_empty(self, class: u8) -> Option<SpanRef> {
-        let span = self.state.empties.first(class)?;
-        self.state.empties.remove(span);
+        let empties = &self.state.empties;
+        // Most often there is none.
+        empties.first(class)?;
+        let _held = empties.hold()?;
+        let span = empties.first(class)?;
+        empties.remove(span);
         Some(span)
     }
 
@@ -237,6 +281,10 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     fn recut_empty(self, class: u8) -> Option<SpanRef> {
         let facts = class_facts::<C::Table>(class);
         let empties = &self.state.empties;
+        if empties.bytes() == 0 {
+            return None;
+        }
+        let _held = empties.hold()?;
         let span = empties.find(|span| span.pages() == facts.span_pages as usize)?;
         empties.remove(span);
         let (queue, stash) = (&self.state.owner.queue, &self.state.stash);
@@ -259,25 +307,38 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     }
 
     /// Gives empty spans back until no more than `most` bytes of them are left.
+    /// If somebody else is at them, all of them may be left.
     #[cold]
     #[inline(never)]
     pub(crate) fn trim(self, most: usize) {
-        while self.state.empties.bytes() > most {
-            let Some(span) = self.state.empties.first_of_most() else { return };
-            self.release_window_of(span, |_| true);
+        if let Some(held) = self.state.empties.hold() {
+            self.trim_to(&held, most);
         }
+    }
+
+    /// Gives all empty spans back, for the end of a cache: waits for whoever is at them.
+    pub(crate) fn trim_all(self) {
+        while self.state.empties.bytes() > 0 {
+            self.trim(0);
+            spin_pause();
+        }
+    }
+
+    fn trim_to(self, held: &Held<'_>, most: usize) {
+        release_to::<C, P>(self.central, self.state, held, &self.state.stash, most);
     }
 
     /// Gives back half of what was not needed in the last round.
     #[cold]
     #[inline(never)]
-    fn release_unneeded(self) {
-        let empties = &self.state.empties;
+    fn release_unneeded(self, held: &Held<'_>) {
+        let (central, state) = (self.central, self.state);
+        let empties = &state.empties;
         for class in empties.classes.iter() {
             let mut most = empties.of(class).unneeded();
             while most > 0 && empties.bytes() > SPARE_BYTES {
                 let Some(span) = empties.first(class) else { break };
-                self.release_window_of(span, |other| {
+                release_window_of::<C, P>(central, state, held, &state.stash, span, |other| {
                     let one_more = other.class() == class && most > 0;
                     most -= u32::from(one_more);
                     one_more
@@ -285,39 +346,62 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             }
         }
     }
+}
 
-    /// Gives an empty span back, and with it the `others` in the same window of pages: so the heap's lock
-    /// is taken once for all of them.
-    fn release_window_of(self, span: SpanRef, mut others: impl FnMut(SpanRef) -> bool) {
-        let state = self.state;
-        let window = span.base() & !(WINDOW_BYTES - 1);
-        let end = window + WINDOW_BYTES;
-        if span.base() + bytes_of(span) > end {
-            state.empties.remove(span);
-            others(span);
-            // SAFETY: this thread owns the span, just taken off its list, and the stash.
-            return unsafe { self.central.release(span, &state.stash) };
-        }
-        let spans = SpanList::new();
-        let mut address = window;
-        while address < end {
-            address = match self.central.span_at(address) {
-                // What is said of a span of another thread may change at any time.
-                Some(span) if span.ownership().is(&state.owner.queue) => {
-                    let next = span.base() + bytes_of(span);
-                    let here = span.base() >= window && next <= end;
-                    if here && span.place() == Place::Empty && others(span) {
-                        state.empties.remove(span);
-                        spans.push(span);
-                    }
-                    next
-                }
-                _ => address + PAGE_BYTES,
-            };
-        }
-        // SAFETY: this thread owns the spans, which lie in the window, and the stash.
-        unsafe { self.central.release_window(window, &spans, &state.stash) };
+/// Gives the empty spans of a state back until no more than `most` bytes of them are left. The caller is the
+/// only user of `stash`.
+pub(crate) fn release_to<C: Central, P: Policy>(
+    central: &C,
+    state: &CacheState<P::Bin>,
+    held: &Held<'_>,
+    stash: &Stash,
+    most: usize,
+) {
+    while state.empties.bytes() > most {
+        let Some(span) = state.empties.first_of_most() else { return };
+        release_window_of::<C, P>(central, state, held, stash, span, |_| true);
     }
+}
+
+/// Gives an empty span of a state back, and with it the `others` in the same window of pages: so the heap's
+/// lock is taken once for all of them. The caller is the only user of `stash`.
+fn release_window_of<C: Central, P: Policy>(
+    central: &C,
+    state: &CacheState<P::Bin>,
+    _held: &Held<'_>,
+    stash: &Stash,
+    span: SpanRef,
+    mut others: impl FnMut(SpanRef) -> bool,
+) {
+    let window = span.base() & !(WINDOW_BYTES - 1);
+    let end = window + WINDOW_BYTES;
+    if span.base() + bytes_of(span) > end {
+        state.empties.remove(span);
+        others(span);
+        // SAFETY: the state owns the span, just taken off its list by who holds the list; the stash is
+        // the caller's.
+        return unsafe { central.release(span, stash) };
+    }
+    let spans = SpanList::new();
+    let mut address = window;
+    while address < end {
+        let next = address + PAGE_BYTES;
+        address = match central.span_at(address) {
+            // What is said of a span that is not among the empty ones may change at any time.
+            Some(span) if span.ownership().is(&state.owner.queue) => {
+                let after = span.base() + bytes_of(span);
+                let here = span.base() >= window && after <= end;
+                if here && span.place() == Place::Empty && others(span) {
+                    state.empties.remove(span);
+                    spans.push(span);
+                }
+                after.max(next)
+            }
+            _ => next,
+        };
+    }
+    // SAFETY: the state owns the spans, which lie in the window; the stash is the caller's.
+    unsafe { central.release_window(window, &spans, stash) };
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             }
             bin.end();
         }
-        self.trim(0);
+        self.trim_all();
         self.state.reset();
         // SAFETY: this thread is the only user of its stash, and its owner owns nothing now.
         unsafe {

@@ -17,6 +17,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_large(self, layout: Layout) -> (*mut u8, bool) {
+        self.wake();
         let align_pages = layout.align().div_ceil(PAGE_BYTES);
         let guarded = Self::is_guarded(layout.size());
         if align_pages <= 1 {

@@ -9,6 +9,7 @@ mod by_address;
 mod cache;
 mod empties;
 mod exit;
+mod idle;
 mod large;
 mod magazines;
 mod policy;

@@ -21,6 +21,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_small_slow(self, class: u8) -> (*mut u8, bool) {
+        self.wake();
         // A cache that was just taken over from another thread may have some.
         let taken = self.try_alloc_known_of(class).or_else(|| {
             let refilled = self.refill(class) || {

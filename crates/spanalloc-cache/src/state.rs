@@ -74,6 +74,8 @@ pub struct CacheState<B> {
     pub(crate) grown_bytes: AtomicUsize,
     /// See [`inside`](CacheState::inside).
     inside: AtomicU8,
+    /// How often somebody looked after idle threads since this one was on a slow path.
+    pub(crate) age: AtomicU8,
     /// Whether some span was not rehomed when it should have been.
     pub(crate) untidy: AtomicBool,
     /// The bins that were ever used by this thread.
@@ -108,6 +110,7 @@ impl<B: Bin> CacheState<B> {
             empties: Empties::new(),
             grown_bytes: AtomicUsize::new(0),
             inside: AtomicU8::new(inside),
+            age: AtomicU8::new(0),
             untidy: AtomicBool::new(false),
             used: Classes::new(),
             bins: [const { B::EMPTY }; MAX_CLASSES],
@@ -142,6 +145,7 @@ impl<B: Bin> CacheState<B> {
     /// Forgets what an ended cache kept. Its bins are empty already.
     pub(crate) fn reset(&self) {
         self.grown_bytes.store(0, Ordering::Relaxed);
+        self.age.store(0, Ordering::Relaxed);
         self.used.clear();
     }
 }
