@@ -1,5 +1,6 @@
 #![doc = include_str!("../../../README.md")]
 
+pub mod background;
 pub mod checked;
 mod fallback;
 mod global;
@@ -9,5 +10,6 @@ mod slot;
 pub mod stats;
 mod thread;
 
+pub use background::release;
 pub use checked::Checked;
 pub use global::Spanalloc;

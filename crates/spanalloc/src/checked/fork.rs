@@ -22,6 +22,11 @@ pub(super) fn watch() {
     }
 }
 
+/// Whether any thread ever asked for memory.
+pub(super) fn is_watched() -> bool {
+    WATCHED.load(Ordering::Relaxed)
+}
+
 /// The state of the calling thread, if it has one.
 fn own() -> Option<&'static CacheState> {
     match thread::stage::<Checked>() {

@@ -12,11 +12,12 @@ pub(crate) mod heap;
 mod map;
 mod resize;
 mod shelter;
-mod system;
+pub(crate) mod system;
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::compiler_fence;
+use core::time::Duration;
 
 use spanalloc_cache::{Freed, Snapshot};
 use spanalloc_central::{Central as _, SpanRef};
@@ -28,6 +29,7 @@ use self::gate::{FAST, Inside, OUTSIDE, Outsider};
 use self::heap::{Cache, GATE};
 pub use self::map::{Use, for_each_run};
 pub use self::resize::{realloc, usable_size};
+use crate::background::{self, Time, Told};
 use crate::program::Program;
 use crate::thread::{self, Stage};
 
@@ -403,15 +405,20 @@ fn check_layout(object: *mut u8, size: usize, align: usize) {
     }
 }
 
-/// Gives all memory that is free, and what the calling thread keeps of it, back to the system. Returns
-/// how many bytes that was.
+/// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
+/// spans of all threads. Returns how many bytes that was.
 pub fn release() -> usize {
-    if is_early() {
+    if is_early() || !fork::is_watched() {
         return 0;
     }
-    if let Entry::Own(cache, _inside) = Entry::find() {
-        Checked::central().catch_up();
-        cache.reclaim();
+    match Entry::find() {
+        Entry::Own(cache, _inside) => {
+            Checked::central().catch_up();
+            cache.reclaim();
+            Cache::tend_idle(Checked::central(), true);
+        }
+        Entry::Outsider(_outsider) => Cache::tend_idle(Checked::central(), true),
+        Entry::Shelter => {}
     }
     let mut released = 0;
     // Step by step, so that a thread that forks meanwhile does not wait for all of it.
@@ -425,6 +432,29 @@ pub fn release() -> usize {
             return released;
         }
     }
+}
+
+/// One round of the background thread. How long there is nothing more to do.
+fn tend(told: Told) -> Duration {
+    // A thread that forks waits for who is inside: no longer than for a few pieces.
+    const PIECES: usize = 4;
+    let central = Checked::central();
+    central.heap().set_attended(told != Told::Left);
+    if told == Told::Left || !fork::is_watched() {
+        return Duration::MAX;
+    }
+    let Some(_outsider) = GATE.enter_as_outsider() else { return Duration::from_millis(50) };
+    if told == Told::Idle {
+        central.catch_up();
+        Cache::tend_idle(central, false);
+    }
+    central.heap().scavenge(&Time::<Checked>::NEW, PIECES)
+}
+
+/// As [`background::start`](crate::background::start), for the heap of [`Checked`] alone: a program that has
+/// no other needs nothing of it.
+pub fn start_background() -> bool {
+    !is_early() && background::start_with(1, tend)
 }
 
 /// What the heap of [`Checked`] holds now. Allocates nothing.

@@ -8,22 +8,22 @@ use spanalloc_sync::atomic::Ordering;
 
 /// A point in time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limit(Duration);
+pub(crate) struct Limit(Duration);
 
 impl Limit {
     /// The point that is `time` from now.
-    pub(super) fn in_future(time: Duration) -> Self {
+    pub(crate) fn in_future(time: Duration) -> Self {
         Self(now().saturating_add(time))
     }
 
-    pub(super) fn is_past(self) -> bool {
+    pub(crate) fn is_past(self) -> bool {
         now() >= self.0
     }
 }
 
 /// The time since some point in the past.
 #[cfg(unix)]
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the place is valid for writing. The clock is there, so the call cannot fail.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
@@ -34,7 +34,7 @@ fn now() -> Duration {
 
 /// The time since some point in the past.
 #[cfg(not(unix))]
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     std::thread_local! {
         static START: std::time::Instant = std::time::Instant::now();
     }
@@ -42,7 +42,7 @@ fn now() -> Duration {
 }
 
 /// Runs another thread, if there is one.
-pub(super) fn yield_now() {
+pub(crate) fn yield_now() {
     #[cfg(unix)]
     // SAFETY: asks the system to run somebody else. Cannot fail on Linux, so `errno` stays.
     unsafe {
@@ -108,14 +108,14 @@ pub(super) fn wake_all(_word: &AtomicU32) {}
 
 /// All signals of the calling thread are blocked as long as this lives.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     #[cfg(unix)]
     before: libc::sigset_t,
 }
 
 #[cfg(unix)]
 impl Signals {
-    pub(super) fn block() -> Self {
+    pub(crate) fn block() -> Self {
         // SAFETY: an all-zero set is a valid place for a set; both sets are valid for the calls,
         // which change nothing but the thread's own mask, and no `errno`.
         unsafe {
@@ -140,14 +140,14 @@ impl Drop for Signals {
 
 #[cfg(not(unix))]
 impl Signals {
-    pub(super) fn block() -> Self {
+    pub(crate) fn block() -> Self {
         Self {}
     }
 }
 
 /// Calls the three functions around every fork of this process: before it, and after it in the
 /// parent and in the child.
-pub(super) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
+pub(crate) fn at_fork(prepare: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) {
     #[cfg(unix)]
     // SAFETY: the three functions are there as long as the process. If the system has no memory for
     // them, forks are not watched.

@@ -1,0 +1,179 @@
+//! A program that is done with its memory does not keep it.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::process::{Command, Stdio};
+use std::ptr;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use spanalloc::{Checked, Spanalloc, background};
+
+const CHILD: &str = "SPANALLOC_TEST_CHILD";
+const MB: usize = 1 << 20;
+/// The peak of a child.
+const PEAK: usize = 1024 * MB;
+/// How long a child with the background thread is waited for: twice what is promised, for a machine that
+/// has much else to do.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of this process that are in memory.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Objects of all sizes, each with the address and the size of the next in it.
+struct Chain<'a, A: GlobalAlloc> {
+    allocator: &'a A,
+    first: *mut Link,
+}
+
+struct Link {
+    next: *mut Link,
+    layout: Layout,
+}
+
+impl<A: GlobalAlloc> Chain<'_, A> {
+    /// Allocates and fills `bytes` bytes: half of it in small objects, half in large ones.
+    fn fill(&mut self, bytes: usize, mut seed: usize) {
+        for (least, most) in [(32, 32 << 10), (33 << 10, 4 * MB)] {
+            let mut left = bytes / 2;
+            while left > 0 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                // As many of each order of size.
+                let span = usize::ilog2(most / least) + 1;
+                let size = (least << ((seed >> 33) as u32 % span)).min(most);
+                let size = size + (seed >> 40) % size / 2;
+                let layout = Layout::from_size_align(size, 16).unwrap();
+                // SAFETY: the size is not 0, and the object is filled within it.
+                unsafe {
+                    let object = self.allocator.alloc(layout);
+                    assert!(!object.is_null());
+                    object.write_bytes(1, size);
+                    object.cast::<Link>().write(Link { next: self.first, layout });
+                    self.first = object.cast();
+                }
+                left = left.saturating_sub(size);
+            }
+        }
+    }
+
+    fn free_all(&mut self) {
+        while !self.first.is_null() {
+            // SAFETY: the object is live and begins with its link.
+            unsafe {
+                let Link { next, layout } = self.first.read();
+                self.allocator.dealloc(self.first.cast(), layout);
+                self.first = next;
+            }
+        }
+    }
+}
+
+/// What is left of a peak of 1 GB that `threads` threads made and freed, which then wait, after `wait`.
+fn peak_and_wait<A: GlobalAlloc + Sync>(
+    allocator: &A,
+    threads: usize,
+    wait: impl FnOnce(usize) -> usize,
+) {
+    let (full, empty, end) =
+        (Barrier::new(threads + 1), Barrier::new(threads + 1), Barrier::new(threads + 1));
+    std::thread::scope(|scope| {
+        for seed in 0..threads {
+            let [full, empty, end] = [&full, &empty, &end];
+            scope.spawn(move || {
+                let mut chain = Chain { allocator, first: ptr::null_mut() };
+                chain.fill(PEAK / threads, seed);
+                full.wait();
+                full.wait();
+                chain.free_all();
+                empty.wait();
+                end.wait();
+            });
+        }
+        full.wait();
+        let peak = resident();
+        assert!(peak > PEAK, "{peak}");
+        full.wait();
+        empty.wait();
+        let left = wait(peak);
+        println!("peak {} MB, left {} KB", peak / MB, left / 1024);
+        assert!(left < peak / 20, "{} MB of {} MB are left", left / MB, peak / MB);
+        end.wait();
+    });
+}
+
+/// Waits until little is left.
+fn wait_in_background(peak: usize) -> usize {
+    let began = Instant::now();
+    while resident() >= peak / 20 && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("after {:?}", began.elapsed());
+    resident()
+}
+
+fn on_demand(_peak: usize) -> usize {
+    assert!(spanalloc::release() > PEAK / 2);
+    resident()
+}
+
+#[test]
+fn child() {
+    match std::env::var(CHILD).as_deref() {
+        Err(_) => {}
+        Ok("background") => {
+            assert!(background::start() && background::start());
+            peak_and_wait(&Spanalloc, 1, wait_in_background);
+        }
+        Ok("background, threads") => {
+            assert!(background::start());
+            peak_and_wait(&Spanalloc, 4, wait_in_background);
+        }
+        Ok("background, checked") => {
+            assert!(background::start());
+            peak_and_wait(&Checked, 2, wait_in_background);
+        }
+        Ok("demand") => peak_and_wait(&Spanalloc, 1, on_demand),
+        Ok("demand, threads") => peak_and_wait(&Spanalloc, 4, on_demand),
+        Ok("demand, checked") => peak_and_wait(&Checked, 2, on_demand),
+        Ok(other) => panic!("{other}"),
+    }
+}
+
+/// Runs this test binary again, as this child.
+fn run(name: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{name}: {text}");
+    assert!(output.status.success(), "{name}: {text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_background_thread_leaves_little_of_a_gigabyte() {
+    run("background");
+    run("background, threads");
+    run("background, checked");
+}
+
+#[test]
+fn one_call_leaves_little_of_a_gigabyte() {
+    run("demand");
+    run("demand, threads");
+    run("demand, checked");
+}
