@@ -62,6 +62,11 @@ void spanalloc_get_snapshot(struct spanalloc_snapshot *snapshot);
 // -1 if it could not be written.
 int spanalloc_dump(int file);
 
+// Starts a thread that gives free memory back to the system as it is no longer needed, as with
+// SPANALLOC_BACKGROUND=1, if there is none in this process. The child of a fork has none. Returns 0, or -1 if
+// the system has no thread to give.
+int spanalloc_start_background(void);
+
 // Gives free memory back to the system. Returns how many bytes that was.
 size_t spanalloc_release(void);
 

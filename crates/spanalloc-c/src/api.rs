@@ -103,6 +103,14 @@ impl Sink for Watched {
     }
 }
 
+/// Starts a thread that gives free memory back to the system as it is no longer needed, as with
+/// SPANALLOC_BACKGROUND=1, if there is none in this process. The child of a fork has none. Returns 0, or -1 if
+/// the system has no thread to give.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_start_background() -> c_int {
+    if checked::start_background() { 0 } else { -1 }
+}
+
 /// Gives free memory back to the system. Returns how many bytes that was.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_release() -> usize {

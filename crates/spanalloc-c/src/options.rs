@@ -13,6 +13,9 @@ use crate::system::{self, Descriptor, STDERR};
 pub(crate) static STATS: AtomicBool = AtomicBool::new(false);
 pub(crate) static MAP: AtomicBool = AtomicBool::new(false);
 
+/// Whether a thread of its own gives memory back.
+static BACKGROUND: AtomicBool = AtomicBool::new(false);
+
 /// The only process that reports; 0 for any.
 static REPORT_PID: AtomicI32 = AtomicI32::new(0);
 
@@ -95,6 +98,11 @@ pub(crate) fn start() {
     if reports() && REPORT.get().is_none() {
         copy_standard_error();
     }
+    if BACKGROUND.load(Ordering::Relaxed) && !checked::start_background() {
+        let mut buffer = [0; 64];
+        let mut text = crate::text::Text::new(&mut buffer, STDERR);
+        text.put("spanalloc: no thread for SPANALLOC_BACKGROUND\n").send();
+    }
 }
 
 /// # Safety
@@ -107,6 +115,7 @@ unsafe fn apply(setting: Setting<'_>) {
         Setting::Map(map) => MAP.store(map, Ordering::Relaxed),
         // SAFETY: the caller's promise.
         Setting::Report(path) => unsafe { REPORT.set(path) },
+        Setting::Background(background) => BACKGROUND.store(background, Ordering::Relaxed),
         Setting::ReportPid(process) => REPORT_PID.store(process, Ordering::Relaxed),
     }
 }

@@ -17,6 +17,8 @@ pub(crate) enum Setting<'a> {
     Report(&'a [u8]),
     /// `SPANALLOC_REPORT_PID`: the only process that reports.
     ReportPid(c_int),
+    /// `SPANALLOC_BACKGROUND`: whether a thread gives memory back.
+    Background(bool),
     /// Nothing of this library.
     Nothing,
 }
@@ -37,10 +39,11 @@ const OTHERS: [&[u8]; 5] = [
 type Read = for<'a> fn(&'a [u8]) -> Option<Setting<'a>>;
 
 /// All options: the name, what a value must be, and how it is read.
-const OPTIONS: [(&[u8], &str, Read); 5] = [
+const OPTIONS: [(&[u8], &str, Read); 6] = [
     (b"SPANALLOC_CHECK", "0 or 1", |value| switch(value).map(Setting::Check)),
     (b"SPANALLOC_STATS", "0 or 1", |value| switch(value).map(Setting::Stats)),
     (b"SPANALLOC_MAP", "0 or 1", |value| switch(value).map(Setting::Map)),
+    (b"SPANALLOC_BACKGROUND", "0 or 1", |value| switch(value).map(Setting::Background)),
     (b"SPANALLOC_REPORT", "the name of a file", |value| {
         (!value.is_empty() && value.len() < LONGEST_PATH).then_some(Setting::Report(value))
     }),
@@ -141,6 +144,7 @@ mod tests {
         assert_eq!(read(b"SPANALLOC_CHECK=0"), Ok(Setting::Check(false)));
         assert_eq!(read(b"SPANALLOC_STATS=1"), Ok(Setting::Stats(true)));
         assert_eq!(read(b"SPANALLOC_MAP=1"), Ok(Setting::Map(true)));
+        assert_eq!(read(b"SPANALLOC_BACKGROUND=1"), Ok(Setting::Background(true)));
         assert_eq!(read(b"SPANALLOC_REPORT=a=b"), Ok(Setting::Report(b"a=b")));
         assert_eq!(read(b"SPANALLOC_REPORT_PID=2147483647"), Ok(Setting::ReportPid(c_int::MAX)));
     }
@@ -173,7 +177,9 @@ mod tests {
                 std::format!("spanalloc: {variable} is not the number of a process; ignored\n");
             assert_eq!(complaint(variable.as_bytes()), line);
         }
-        for wrong in ["SPANALLOC_STATS", "SPANALLOC_MAP=", "SPANALLOC_MAP=11"] {
+        for wrong in
+            ["SPANALLOC_STATS", "SPANALLOC_MAP=", "SPANALLOC_MAP=11", "SPANALLOC_BACKGROUND=yes"]
+        {
             assert!(complaint(wrong.as_bytes()).ends_with("is not 0 or 1; ignored\n"));
         }
     }

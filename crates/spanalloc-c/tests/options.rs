@@ -92,6 +92,7 @@ fn a_wrong_option_gets_one_line_and_is_ignored() {
         ("SPANALLOC_CHECK", "maybe", "SPANALLOC_CHECK=maybe is not 0 or 1"),
         ("SPANALLOC_STATS", "yes", "SPANALLOC_STATS=yes is not 0 or 1"),
         ("SPANALLOC_MAP", "", "SPANALLOC_MAP= is not 0 or 1"),
+        ("SPANALLOC_BACKGROUND", "on", "SPANALLOC_BACKGROUND=on is not 0 or 1"),
         ("SPANALLOC_REPORT", "", "SPANALLOC_REPORT= is not the name of a file"),
         ("SPANALLOC_REPORT_PID", "x", "SPANALLOC_REPORT_PID=x is not the number of a process"),
         ("SPANALLOC_CHEK", "1", "SPANALLOC_CHEK is not an option"),

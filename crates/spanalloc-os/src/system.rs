@@ -117,7 +117,8 @@ pub(crate) fn time(clock: libc::clockid_t) -> Option<Duration> {
         return None;
     }
     // Neither is negative on these clocks.
-    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).ok()?);
+    Some(seconds.saturating_add(Duration::from_nanos(u64::try_from(time.tv_nsec).ok()?)))
 }
 
 /// Maps `bytes` bytes that may not be touched, at `hint` if the system likes that.

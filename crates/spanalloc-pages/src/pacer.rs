@@ -182,7 +182,7 @@ impl Pacer {
             if above == 0 {
                 break;
             }
-            above = (u128::from(above) * u128::from(STEP_FACTOR) >> 16) as u64;
+            above = ((u128::from(above) * u128::from(STEP_FACTOR)) >> 16) as u64;
         }
         let most = (usage.most as u64).saturating_mul(1 << 16);
         self.peak = in_use.saturating_add(above).max(most);

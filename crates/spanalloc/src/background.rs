@@ -155,7 +155,7 @@ fn run() -> ! {
             (told, next) = (Told::Idle, Limit::in_future(ROUND));
         }
         let rest = rounds().map(|round| round(told)).min().unwrap_or(ROUND);
-        sleep(rest.clamp(LEAST_REST, ROUND));
+        sleep(rest.max(LEAST_REST).min(ROUND));
     }
 }
 

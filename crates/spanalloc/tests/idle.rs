@@ -128,6 +128,45 @@ fn on_demand(_peak: usize) -> usize {
     resident()
 }
 
+/// Forks while the thread is at work; each child allocates, and may have a thread of its own.
+fn fork_often() {
+    assert!(background::start());
+    let layout = Layout::from_size_align(MB, 16).unwrap();
+    let work = |count: usize| {
+        let objects = Vec::from_iter((0..count).map(|_| {
+            // SAFETY: the size is not 0, and the object has it.
+            unsafe {
+                let object = Spanalloc.alloc(layout);
+                object.write_bytes(1, MB);
+                object
+            }
+        }));
+        // SAFETY: allocated above with this layout.
+        objects.iter().for_each(|object| unsafe { Spanalloc.dealloc(*object, layout) });
+    };
+    work(500);
+    for round in 0..150 {
+        work(5);
+        std::thread::sleep(Duration::from_millis(round % 30));
+        // SAFETY: the child allocates from nothing but `Spanalloc`, of which no other thread is inside.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above; the object has this size.
+            unsafe {
+                let object = Spanalloc.alloc(layout);
+                object.write_bytes(1, MB);
+                Spanalloc.dealloc(object, layout);
+                let good = spanalloc::release() > 0 && (round % 4 != 0 || background::start());
+                libc::_exit(i32::from(!good));
+            }
+        }
+        let mut status = 0;
+        // SAFETY: the place is writable.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "round {round}");
+    }
+}
+
 #[test]
 fn child() {
     match std::env::var(CHILD).as_deref() {
@@ -144,6 +183,7 @@ fn child() {
             assert!(background::start());
             peak_and_wait(&Checked, 2, wait_in_background);
         }
+        Ok("forks") => fork_often(),
         Ok("demand") => peak_and_wait(&Spanalloc, 1, on_demand),
         Ok("demand, threads") => peak_and_wait(&Spanalloc, 4, on_demand),
         Ok("demand, checked") => peak_and_wait(&Checked, 2, on_demand),
@@ -169,6 +209,11 @@ fn the_background_thread_leaves_little_of_a_gigabyte() {
     run("background");
     run("background, threads");
     run("background, checked");
+}
+
+#[test]
+fn a_child_of_a_fork_allocates_and_may_have_its_own_thread() {
+    run("forks");
 }
 
 #[test]

@@ -47,6 +47,9 @@ int main(void) {
     CHECK(after.objects == before.objects);
     CHECK(after.committed <= during.committed - (10 << 20));
 
+    CHECK(spanalloc_start_background() == 0);
+    CHECK(spanalloc_start_background() == 0);
+
     CHECK(spanalloc_dump(1) == 0);
     CHECK(spanalloc_dump(-1) == -1);
 
