@@ -74,6 +74,7 @@ const EXPORTS: &[&str] = &[
     "spanalloc_get_snapshot",
     "spanalloc_dump",
     "spanalloc_release",
+    "spanalloc_start_background",
     "spanalloc_trust_program",
     "spanalloc_report_at_exit",
 ];

@@ -145,7 +145,7 @@ impl Empties {
     #[inline]
     pub(crate) fn hold(&self) -> Option<Held<'_>> {
         // Acquire pairs with the Release of who held them before.
-        (!self.taken.swap(true, Ordering::Acquire)).then_some(Held(self))
+        (!self.taken.swap(true, Ordering::Acquire)).then(|| Held(self))
     }
 
     /// How many bytes there are. Anybody may ask.

@@ -77,3 +77,141 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::alloc::Layout;
+    use core::ptr::NonNull;
+    use std::vec::Vec;
+
+    use spanalloc_central::{Central, CentralLists};
+    use spanalloc_classes::Go67;
+    use spanalloc_os::Mmap;
+    use spanalloc_pages::{PageHeap, Pages};
+    use spanalloc_sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::{Checked, Fast, ThreadCache};
+
+    type Lists = CentralLists<Go67, PageHeap<Mmap>>;
+
+    const LAYOUT: Layout = Layout::new::<[u64; 100]>();
+
+    fn fill<P: Policy>(cache: &mut ThreadCache<&Lists, P>, count: usize) -> Vec<NonNull<u8>> {
+        (0..count).map(|_| cache.alloc(LAYOUT).unwrap()).collect()
+    }
+
+    fn free<P: Policy>(cache: &mut ThreadCache<&Lists, P>, objects: Vec<NonNull<u8>>) {
+        for object in objects {
+            // SAFETY: allocated with this layout.
+            unsafe { cache.free(object, LAYOUT) };
+        }
+    }
+
+    /// Pages in use after each of some rounds.
+    fn rounds<P: Policy>(lists: &Lists, count: u8) -> Vec<usize> {
+        let round = |_| {
+            Cache::<Lists, P>::tend_idle(lists, false);
+            lists.heap().stats().pages_in_use
+        };
+        (0..count).map(round).collect()
+    }
+
+    fn empty_spans_go<P: Policy>() {
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
+        let mut cache = ThreadCache::<_, P>::with_policy(&lists);
+        let objects = fill(&mut cache, 20_000);
+        free(&mut cache, objects);
+        let before = lists.heap().stats().pages_in_use;
+        assert!(before > 800, "{before}");
+        let after = rounds::<P>(&lists, IDLE_ROUNDS + 1);
+        assert_eq!(after[..2], [before; 2], "not idle for long");
+        assert!(after[2] < 150, "{after:?}");
+        assert!(cache.snapshot().unwrap().adds_up());
+        // The thread goes on as if nothing had been.
+        let objects = fill(&mut cache, 20_000);
+        assert!(cache.snapshot().unwrap().adds_up());
+        free(&mut cache, objects);
+        drop(cache);
+        assert_eq!(lists.heap().stats().pages_in_use, 0);
+    }
+
+    #[test]
+    fn the_empty_spans_of_an_idle_thread_go_back() {
+        empty_spans_go::<Fast>();
+        empty_spans_go::<Checked>();
+    }
+
+    #[test]
+    fn a_thread_on_slow_paths_is_not_idle() {
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
+        let mut cache = ThreadCache::new(&lists);
+        let objects = fill(&mut cache, 20_000);
+        free(&mut cache, objects);
+        let before = lists.heap().stats().pages_in_use;
+        for _ in 0..5 {
+            let after = rounds::<Fast>(&lists, 2);
+            assert_eq!(after, [before; 2]);
+            let objects = fill(&mut cache, 500);
+            free(&mut cache, objects);
+        }
+        Cache::<Lists, Fast>::tend_idle(&lists, true);
+        assert!(lists.heap().stats().pages_in_use < 150);
+    }
+
+    #[test]
+    fn who_comes_back_after_long_gives_back_the_rest() {
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
+        let mut cache = ThreadCache::new(&lists);
+        // Magazines of many classes, and a large object that was freed.
+        let layouts = Vec::from_iter((1..120).map(|size| Layout::from_size_align(size * 272, 8)));
+        let layouts = Vec::from_iter(layouts.into_iter().flatten());
+        let mut use_all = || {
+            let objects = Vec::from_iter(layouts.iter().map(|layout| cache.alloc(*layout)));
+            for (object, layout) in objects.into_iter().zip(&layouts) {
+                // SAFETY: allocated just now with this layout.
+                unsafe { cache.free(object.unwrap(), *layout) };
+            }
+        };
+        use_all();
+        let kept = *rounds::<Fast>(&lists, LONG_ROUNDS).last().unwrap();
+        Cache::<Lists, Fast>::tend_idle(&lists, false);
+        // Of a class that was never used: a slow path.
+        let object = cache.alloc(Layout::new::<u64>()).unwrap();
+        let left = lists.heap().stats().pages_in_use;
+        assert!(left <= 64 && left * 4 < kept, "{left} of {kept} pages");
+        // SAFETY: allocated just now with this layout.
+        unsafe { cache.free(object, Layout::new::<u64>()) };
+    }
+
+    #[test]
+    fn threads_go_on_while_they_are_tended() {
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let tender = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    Cache::<Lists, Fast>::tend_idle(&lists, true);
+                    std::thread::yield_now();
+                }
+            });
+            let workers = [1, 2].map(|thread| {
+                let lists = &lists;
+                scope.spawn(move || {
+                    for round in 0..60 {
+                        let mut cache = ThreadCache::new(lists);
+                        for _ in 0..4 {
+                            let objects = fill(&mut cache, 400 * thread + 50 * (round % 7));
+                            free(&mut cache, objects);
+                        }
+                    }
+                })
+            });
+            let ended = workers.map(|worker| worker.join());
+            over.store(true, Ordering::Relaxed);
+            tender.join().unwrap();
+            ended.map(Result::unwrap);
+        });
+        assert_eq!(lists.heap().stats().pages_in_use, 0);
+    }
+}

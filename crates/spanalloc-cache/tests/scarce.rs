@@ -135,6 +135,8 @@ fn scenario() -> Vec<Operation> {
         operations.push(Operation::Restart { cache: u16::from(round) + 1 });
         operations.push(Operation::FreeMany { index: u32::from(round) * 50, more: 150 });
         operations.push(Operation::FreeMany { index: 7, more: 60 });
+        // Blocks, and then pieces of them.
+        operations.extend([Operation::Release { most: 3 }; 30]);
         operations.push(Operation::Release { most: 400 });
     }
     operations
