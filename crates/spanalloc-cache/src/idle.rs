@@ -210,7 +210,7 @@ mod tests {
             let ended = workers.map(|worker| worker.join());
             over.store(true, Ordering::Relaxed);
             tender.join().unwrap();
-            ended.map(Result::unwrap);
+            ended.into_iter().for_each(Result::unwrap);
         });
         assert_eq!(lists.heap().stats().pages_in_use, 0);
     }
