@@ -394,7 +394,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
                     chunk.ready.set(segment.from, segment.count);
                 }
             }
-            self.state.ready += pages;
+            self.state.count_ready(pages);
             at = to;
         }
         true

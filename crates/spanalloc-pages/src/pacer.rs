@@ -72,7 +72,7 @@ impl<C: Clock + ?Sized> Clock for &C {
 pub struct Usage {
     /// Pages handed out now.
     pub in_use: usize,
-    /// The most that were since the last look.
+    /// The most that were needed since the last look: handed out, or Ready when more had to become so.
     pub most: usize,
     /// Pages that have memory, handed out or not.
     pub ready: usize,

@@ -51,15 +51,15 @@ pub(crate) struct Dirt {
     freed: u64,
     /// Pages that became so since somebody last looked whether some are to be given back.
     pub(crate) pages: usize,
-    /// The most pages that were in use since then.
-    pub(crate) most_in_use: usize,
+    /// The most pages that were needed since then: in use, or Ready when that was not enough.
+    most_needed: usize,
     /// Pages given back in all.
     pub(crate) returned: u64,
 }
 
 impl Dirt {
     pub(crate) const fn new() -> Self {
-        Self { clean_from: [0; 3], freed: 0, pages: 0, most_in_use: 0, returned: 0 }
+        Self { clean_from: [0; 3], freed: 0, pages: 0, most_needed: 0, returned: 0 }
     }
 
     /// The mark of `what`.
@@ -89,7 +89,14 @@ impl<G: Geometry> State<G> {
     #[inline]
     pub(crate) fn count_taken(&mut self, pages: usize) {
         self.free -= pages;
-        self.dirt.most_in_use = self.dirt.most_in_use.max(self.total - self.free);
+        self.dirt.most_needed = self.dirt.most_needed.max(self.total - self.free);
+    }
+
+    /// Counts pages that became Ready because those that were so did not do, though free ones may lie between
+    /// those in use: what was given back too early is not given back again at once.
+    pub(crate) fn count_ready(&mut self, pages: usize) {
+        self.ready += pages;
+        self.dirt.most_needed = self.dirt.most_needed.max(self.ready);
     }
 
     /// Whether it is time to look whether something is to be given back.
@@ -101,7 +108,7 @@ impl<G: Geometry> State<G> {
     /// What a pacer wants to know. Whoever asks has looked.
     fn usage(&mut self) -> Usage {
         let in_use = self.total - self.free;
-        let most = core::mem::replace(&mut self.dirt.most_in_use, in_use).max(in_use);
+        let most = core::mem::replace(&mut self.dirt.most_needed, in_use).max(in_use);
         self.dirt.pages = 0;
         Usage { in_use, most, ready: self.ready }
     }

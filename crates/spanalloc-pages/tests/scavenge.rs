@@ -189,3 +189,25 @@ fn what_the_system_refuses_stays_and_is_tried_again() {
         assert_eq!(heap.stats().committed, LEAST_KEPT * PAGE_BYTES);
     }
 }
+
+#[test]
+fn memory_that_others_need_between_pieces_in_use_is_kept() {
+    let heap = heap();
+    let blocks: [Run; 32] = blocks(&heap);
+    // Half of each is free, but no request fits in there.
+    for block in &blocks {
+        free(&heap, Run { pages: 128, ..*block });
+    }
+    heap.scavenge(&At(0), 4);
+    let runs: Vec<Run> = (0..16).map(|_| heap.alloc(200, 1).unwrap()).collect();
+    let before = heap.stats();
+    let (in_use, ready) = (before.pages_in_use, before.committed / PAGE_BYTES);
+    assert!(ready > in_use + in_use / 10 + 2000, "{in_use} of {ready} pages are in use");
+    heap.scavenge(&At(1), 100);
+    assert_eq!(heap.stats().committed, before.committed, "it would be needed again at once");
+    for second in 1..100 {
+        heap.scavenge(&At(second * 1000), 100);
+    }
+    assert!(heap.stats().committed < before.committed, "it is not needed for ever");
+    runs.into_iter().for_each(|run| free(&heap, run));
+}
