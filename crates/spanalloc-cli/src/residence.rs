@@ -208,6 +208,13 @@ unsafe impl<O: OsSource> OsSource for Residence<O> {
         }
     }
 
+    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
+        if self.honest {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { self.inner.expect_gaps(at, bytes) };
+        }
+    }
+
     unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         if self.honest {
             // SAFETY: the caller's promise is passed on.

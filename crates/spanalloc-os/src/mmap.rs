@@ -21,6 +21,7 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// | `unguard`  | `madvise(MADV_GUARD_REMOVE)`, and `mprotect` if guards were made by that | the latter |
 /// | `clear`    | `madvise(MADV_DONTNEED)`, if little of the range is in memory | - |
 /// | `expect_use` | `madvise(MADV_HUGEPAGE)`                | -                                |
+/// | `expect_gaps` | `madvise(MADV_NOHUGEPAGE)`              | -                                |
 /// | `is_filled` | `mincore` of a few pages                 | no                               |
 /// | `resident` | `mincore`                                 | all of it                        |
 /// | `relocate` | `mremap`; as long as the kernel can (5.7 and later), and never refused | - |
@@ -268,7 +269,12 @@ unsafe impl OsSource for Mmap {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
-        system::prefer_huge_pages(at, bytes);
+        system::prefer_huge_pages(at, bytes, true);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
+        system::prefer_huge_pages(at, bytes, false);
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]

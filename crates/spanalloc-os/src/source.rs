@@ -153,6 +153,14 @@ pub unsafe trait OsSource {
     /// `bytes` bytes from `at` are whole Ready OS pages of this source.
     unsafe fn expect_use(&self, _at: NonNull<u8>, _bytes: usize) {}
 
+    /// Takes [`expect_use`](Self::expect_use) back: what is not touched is to stay away. Without it the
+    /// system may fill memory that was given back in again, where some of a large page is in use. A
+    /// source is free to ignore it, and does so unless it says more.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole OS pages of this source, in whatever state.
+    unsafe fn expect_gaps(&self, _at: NonNull<u8>, _bytes: usize) {}
+
     /// Whether most of a range is in memory, as it is once it was written to from end to end. A source that
     /// does not know says no. Any range that is or was Ready may be asked for.
     fn is_filled(&self, _at: NonNull<u8>, _bytes: usize) -> bool {
@@ -256,6 +264,11 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).expect_use(at, bytes) }
+    }
+
+    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).expect_gaps(at, bytes) }
     }
 
     fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {

@@ -293,11 +293,12 @@ pub(crate) unsafe fn resident(at: NonNull<u8>, bytes: usize, page: usize) -> usi
     count * page
 }
 
-/// Asks for huge pages where they fit. Nothing depends on the answer.
+/// Asks for huge pages where they fit, or for none. Nothing depends on the answer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn prefer_huge_pages(at: NonNull<u8>, bytes: usize) {
+pub(crate) fn prefer_huge_pages(at: NonNull<u8>, bytes: usize, huge: bool) {
+    let advice = if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
     // SAFETY: how memory is filled in changes no contents.
-    errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) });
+    errno::keep(|| unsafe { madvise(at.as_ptr().cast(), bytes, advice) });
 }
 
 /// Whether the kernel knows how to move memory and to keep the addresses it leaves (Linux 5.7).

@@ -53,6 +53,8 @@ pub(crate) struct State<G> {
     pub(crate) dirt: Dirt,
     /// First page and number of pages of the last large run that was handed out; 0 pages for none.
     last_large: (u64, usize),
+    /// Whether huge pages were ever asked for.
+    pub(crate) dense: bool,
 }
 
 // SAFETY: the tree's nodes are this heap's alone, on whatever thread.
@@ -70,6 +72,7 @@ impl<G: Geometry> State<G> {
             spare: (0, 0),
             dirt: Dirt::new(),
             last_large: (0, 0),
+            dense: false,
         }
     }
 }
@@ -94,7 +97,7 @@ pub(crate) fn address_of(page: u64) -> usize {
 
 /// The memory of a page of an arena. The provenance of arenas is exposed.
 #[inline]
-fn memory_of(page: u64) -> Option<NonNull<u8>> {
+pub(crate) fn memory_of(page: u64) -> Option<NonNull<u8>> {
     NonNull::new(ptr::with_exposed_provenance_mut(address_of(page)))
 }
 
@@ -346,6 +349,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
                 if let Some(memory) = memory_of(low) {
                     // SAFETY: the pages are ours and Ready, and whole OS pages.
                     unsafe { self.heap.os().expect_use(memory, bytes) };
+                    self.state.dense = true;
                 }
             }
         }

@@ -16,7 +16,7 @@ use spanalloc_sync::atomic::Ordering;
 
 use crate::bitmap::{Bits, CHUNK_PAGE_BITS, CHUNK_PAGES};
 use crate::heap::PageHeap;
-use crate::held::{Held, State, address_of};
+use crate::held::{Held, State, address_of, memory_of};
 use crate::pacer::{Advice, Clock, LEAST_KEPT, PIECE_PAGES, Usage};
 use crate::pages::PAGE_SHIFT;
 
@@ -204,6 +204,8 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         // Taken, for the time of the call; the zero bits stay as they are.
         held.change(page, pages, |chunk, run| chunk.free.clear(run.from, run.count));
         held.state.free -= pages;
+        let (around, count) = held.block_around(page, pages);
+        let dense = held.state.dense;
         drop(held);
 
         let memory = core::ptr::with_exposed_provenance_mut(address_of(page));
@@ -211,6 +213,10 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         // uses them. The provenance of their range is exposed.
         let done = NonNull::new(memory)
             .is_some_and(|at| unsafe { self.os().decommit(at, pages << PAGE_SHIFT) }.is_ok());
+        if let (true, Some(at)) = (done && dense, memory_of(around)) {
+            // SAFETY: the pages are of arenas of this source, and whole OS pages.
+            unsafe { self.os().expect_gaps(at, count << PAGE_SHIFT) };
+        }
 
         let mut held = self.hold();
         held.change(page, pages, |chunk, run| {
@@ -242,6 +248,18 @@ enum Search {
 }
 
 impl<O: OsSource, G: Geometry> Held<'_, O, G> {
+    /// The block of 2 MB around pages of one, if all of it is ours, or those pages.
+    fn block_around(&mut self, page: u64, pages: usize) -> (u64, usize) {
+        let block = page & !(BLOCK_PAGES as u64 - 1);
+        let from = block as usize % CHUNK_PAGES;
+        let inside = page + pages as u64 <= block + BLOCK_PAGES as u64;
+        let chunk = self.chunk(block >> CHUNK_PAGE_BITS);
+        if inside && chunk.is_some_and(|chunk| chunk.ours.all(from, BLOCK_PAGES)) {
+            return (block, BLOCK_PAGES);
+        }
+        (page, pages)
+    }
+
     /// The highest run, in one chunk and of at most `max_pages` pages or one block, of OS pages that are
     /// free, Ready and dirty, below page `limit`, which is lowered to where the search ended.
     fn last_dirty(

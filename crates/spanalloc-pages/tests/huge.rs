@@ -23,6 +23,8 @@ use spanalloc_sync::Spin;
 /// Pages of 2 MB, and of the heap from whose size on huge pages are asked for.
 const BLOCK: usize = 256;
 const LARGE_HEAP: usize = 3 * BLOCK;
+/// Pages that a thread takes before huge pages are asked for.
+const THREAD_PAGES: usize = 256;
 
 /// A source that says of every range what it is told, and remembers what is expected of which.
 struct Told {
@@ -30,6 +32,7 @@ struct Told {
     filled: AtomicBool,
     asked: Mutex<Vec<(usize, usize)>>,
     expected: Mutex<Vec<(usize, usize)>>,
+    given_up: Mutex<Vec<(usize, usize)>>,
 }
 
 // SAFETY: every verb is passed on to a source that keeps the contract.
@@ -58,6 +61,10 @@ unsafe impl OsSource for Told {
         self.expected.lock().unwrap().push((at.addr().get(), bytes / PAGE_BYTES));
     }
 
+    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
+        self.given_up.lock().unwrap().push((at.addr().get(), bytes / PAGE_BYTES));
+    }
+
     fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
         self.asked.lock().unwrap().push((at.addr().get(), bytes / PAGE_BYTES));
         self.filled.load(Ordering::Relaxed)
@@ -80,6 +87,7 @@ fn large_heap() -> (PageHeap<Told, Any64>, usize) {
         filled: AtomicBool::new(false),
         asked: Mutex::default(),
         expected: Mutex::default(),
+        given_up: Mutex::default(),
     });
     let first = heap.alloc(1, 1).unwrap().address / PAGE_BYTES;
     let next = (first + LARGE_HEAP + 1).next_multiple_of(BLOCK);
@@ -105,10 +113,41 @@ impl Told {
 fn spans_of_large_heaps_get_huge_pages() {
     let (heap, next) = large_heap();
     let cache = PageCache::new();
-    // SAFETY: this thread alone uses the cache.
+    for _ in 0..THREAD_PAGES {
+        // SAFETY: this thread alone uses the cache.
+        unsafe { heap.alloc_cached(&cache, 1) }.unwrap();
+    }
+    assert_eq!(heap.os().expected(), [], "what every thread takes");
+    // SAFETY: as above.
     unsafe { heap.alloc_cached(&cache, 1) }.unwrap();
-    assert_eq!(heap.os().expected(), [(next * PAGE_BYTES, BLOCK)]);
+    assert_eq!(heap.os().expected(), [((next + THREAD_PAGES) * PAGE_BYTES, BLOCK)]);
     assert_eq!(heap.os().asked(), [], "it is known");
+}
+
+#[test]
+fn what_was_given_back_is_not_to_be_filled_in_again() {
+    let (heap, next) = large_heap();
+    let free = |page: usize, pages| {
+        // SAFETY: the pages were taken by this test, or by `large_heap`, and nobody uses them.
+        unsafe { heap.free(page * PAGE_BYTES, pages) }.unwrap();
+    };
+    let given_up = || std::mem::take(&mut *heap.os().given_up.lock().unwrap());
+    free(next - 3, 2);
+    assert_eq!(
+        (heap.release_free(usize::MAX), given_up()),
+        (2, vec![]),
+        "nothing was expected yet"
+    );
+
+    let cache = PageCache::new();
+    for _ in 0..2 * THREAD_PAGES {
+        // SAFETY: this thread alone uses the cache.
+        unsafe { heap.alloc_cached(&cache, 1) }.unwrap();
+    }
+    assert_ne!(heap.os().expected(), []);
+    free(next - 10, 5);
+    assert_eq!(heap.release_free(usize::MAX), 5);
+    assert_eq!(given_up(), [((next - BLOCK) * PAGE_BYTES, BLOCK)], "all of the block");
 }
 
 #[test]

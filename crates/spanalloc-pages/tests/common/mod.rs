@@ -290,6 +290,11 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
         unsafe { self.inner.expect_use(at, bytes) }
     }
 
+    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.expect_gaps(at, bytes) }
+    }
+
     fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
         self.inner.is_filled(at, bytes)
     }
