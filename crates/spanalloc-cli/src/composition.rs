@@ -2,12 +2,13 @@
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use spanalloc_cache::{Policy, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::ClassTable;
 use spanalloc_os::OsSource;
-use spanalloc_pages::{PageHeap, Pages};
+use spanalloc_pages::{Clock, PageHeap, Pages};
 use spanalloc_testkit::Subject;
 
 use crate::residence::Residence;
@@ -23,13 +24,31 @@ pub(crate) struct Composition<'a, T: ClassTable, O: OsSource, P: Policy> {
     caches: Vec<ThreadCache<&'a Lists<'a, T, O>, P>>,
     current: usize,
     microseconds: u64,
+    /// When the scavenger looks again.
+    rest_until: Duration,
+}
+
+/// Pieces of 2 MB that the scavenger gives back at a time.
+const PIECES: usize = 16;
+
+/// The trace's clock, by which no work takes time.
+struct TraceClock(Duration);
+
+impl Clock for TraceClock {
+    fn now(&self) -> Duration {
+        self.0
+    }
+
+    fn busy(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 impl<'a, T: ClassTable, O: OsSource, P: Policy> Composition<'a, T, O, P> {
     /// With so many caches, at least one; they are opened when they are used.
     pub(crate) fn new(heap: &'a Heap<'a, O>, central: &'a Lists<'a, T, O>, caches: usize) -> Self {
         let caches = (0..caches.max(1)).map(|_| ThreadCache::with_policy(central)).collect();
-        Self { heap, central, caches, current: 0, microseconds: 0 }
+        Self { heap, central, caches, current: 0, microseconds: 0, rest_until: Duration::ZERO }
     }
 
     /// The clock of the replay: microseconds since the trace began.
@@ -99,10 +118,13 @@ unsafe impl<T: ClassTable, O: OsSource, P: Policy> Subject for Composition<'_, T
         self.heap.release_free(most);
     }
 
-    /// The one place where time passes. What the heap does by the clock is done here, with
-    /// [`microseconds`](Self::microseconds) as the time.
+    /// The one place where time passes: the scavenger works as if a background thread were there.
     #[inline]
     fn advance(&mut self, microseconds: u32) {
         self.microseconds += u64::from(microseconds);
+        let now = Duration::from_micros(self.microseconds);
+        if now >= self.rest_until {
+            self.rest_until = now + self.heap.scavenge(&TraceClock(now), PIECES);
+        }
     }
 }
