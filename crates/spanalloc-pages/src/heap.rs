@@ -309,6 +309,7 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
             metadata_committed: metadata.committed + self.arenas.committed_bytes(),
             metadata_in_use: metadata.in_use,
             metadata_pages: self.metadata_pages.get(),
+            guard_pages: self.guards.get(),
             heap_locks,
         }
     }

@@ -70,6 +70,8 @@ pub struct PageStats {
     /// Pages in use that became metadata because the system had nothing else to give; their bytes
     /// count as metadata too.
     pub metadata_pages: usize,
+    /// Pages in use that are guards: nobody may touch them, so they have no memory.
+    pub guard_pages: usize,
     /// How often the lock of the pages or that of the metadata was taken before this look.
     pub heap_locks: usize,
 }
@@ -88,6 +90,7 @@ impl PageStats {
         metadata_committed: 0,
         metadata_in_use: 0,
         metadata_pages: 0,
+        guard_pages: 0,
         heap_locks: 0,
     };
 }
