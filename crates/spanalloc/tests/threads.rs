@@ -314,6 +314,9 @@ fn snapshots_while_others_work() {
                 assert!(row.objects <= row.slots * 16, "{row:?}");
             }
             assert!(snapshot.live_objects() < 1 << 40);
+            let figures = spanalloc::stats::Figures::of(&snapshot);
+            let sum: usize = figures.parts().iter().map(|part| part.bytes).sum();
+            assert_eq!(sum, figures.reserved, "{figures:?}");
         }
         done.store(true, Ordering::Relaxed);
     });
