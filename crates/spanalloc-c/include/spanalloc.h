@@ -19,7 +19,9 @@
 #define SPANALLOC_REPORT_MAP 2
 
 // What the heap holds, in bytes unless named otherwise. Exact while no other thread is in the
-// allocator; otherwise each number is one that was true at some moment.
+// allocator; otherwise each number is one that was true at some moment. The sums hold in any case:
+// `committed = live + cached + free + wasted`, `reserved = committed + returned`, and
+// `committed + metadata` is what is in memory if all of it was touched.
 struct spanalloc_snapshot {
     // Address space for objects.
     size_t reserved;
@@ -43,6 +45,8 @@ struct spanalloc_snapshot {
     size_t large;
     // Number of threads that have a cache.
     size_t threads;
+    // Address space for objects without memory: given back to the system, never used, or a guard.
+    size_t returned;
 };
 
 #ifdef __cplusplus
@@ -61,6 +65,15 @@ void spanalloc_get_snapshot(struct spanalloc_snapshot *snapshot);
 // Writes to the file descriptor what the heap holds now, for people. Allocates nothing. Returns 0, or
 // -1 if it could not be written.
 int spanalloc_dump(int file);
+
+// As spanalloc_dump, as JSON: one object on one line, `{"/memory/classes/heap/objects:bytes":1234,...}`.
+// The names are those of Go's `runtime/metrics` where it has the same; the last is `"classes"`, an
+// array with one object for each size class in use.
+int spanalloc_dump_json(int file);
+
+// As spanalloc_dump, in the text format of Prometheus: the same figures as in JSON, as
+// `spanalloc_memory_classes_heap_objects_bytes 1234`.
+int spanalloc_dump_prometheus(int file);
 
 // Starts a thread that gives free memory back to the system as it is no longer needed, as with
 // SPANALLOC_BACKGROUND=1, if there is none in this process. The child of a fork has none. Returns 0, or -1 if

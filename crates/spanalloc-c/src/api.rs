@@ -5,9 +5,9 @@ use core::sync::atomic::Ordering;
 
 use spanalloc::checked;
 
-use crate::figures::Figures;
 use crate::options::{MAP, STATS};
 use crate::report::{self, Wanted};
+use crate::snapshot::figures;
 use crate::system::Descriptor;
 use crate::text::{Sink, Text};
 
@@ -19,7 +19,9 @@ pub const SPANALLOC_REPORT_STATS: c_int = 1;
 pub const SPANALLOC_REPORT_MAP: c_int = 2;
 
 /// What the heap holds, in bytes unless named otherwise. Exact while no other thread is in the
-/// allocator; otherwise each number is one that was true at some moment.
+/// allocator; otherwise each number is one that was true at some moment. The sums hold in any case:
+/// `committed = live + cached + free + wasted`, `reserved = committed + returned`, and
+/// `committed + metadata` is what is in memory if all of it was touched.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(non_camel_case_types, reason = "the name in C")]
@@ -46,6 +48,8 @@ pub struct spanalloc_snapshot {
     pub large: usize,
     /// Number of threads that have a cache.
     pub threads: usize,
+    /// Address space for objects without memory: given back to the system, never used, or a guard.
+    pub returned: usize,
 }
 
 /// The version of the library, as "0.1.0".
@@ -60,21 +64,22 @@ pub extern "C" fn spanalloc_version() -> *const c_char {
 /// `snapshot` may be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spanalloc_get_snapshot(snapshot: *mut spanalloc_snapshot) {
-    let figures = Figures::now();
+    let figures = figures();
     let cached = figures.cached + figures.kept_pages;
     let free = figures.free + figures.free_pages;
     let answer = spanalloc_snapshot {
         reserved: figures.reserved,
-        committed: figures.committed,
+        committed: figures.ready,
         live: figures.live(),
         cached,
         free,
-        wasted: figures.committed.saturating_sub(figures.live() + cached + free),
-        metadata: figures.metadata,
+        wasted: figures.tails + figures.metadata_pages,
+        metadata: figures.metadata - figures.metadata_pages,
         objects: figures.objects,
         large_objects: figures.large_objects,
         large: figures.live_large,
         threads: figures.threads,
+        returned: figures.returned + figures.guards,
     };
     // SAFETY: the caller's promise.
     unsafe { snapshot.write(answer) };
@@ -84,10 +89,29 @@ pub unsafe extern "C" fn spanalloc_get_snapshot(snapshot: *mut spanalloc_snapsho
 /// -1 if it could not be written.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_dump(file: c_int) -> c_int {
+    write_to(file, |text| report::write(text, Wanted { stats: true, map: false }))
+}
+
+/// As spanalloc_dump, as JSON: one object on one line, `{"/memory/classes/heap/objects:bytes":1234,...}`.
+/// The names are those of Go's `runtime/metrics` where it has the same; the last is `"classes"`, an
+/// array with one object for each size class in use.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_dump_json(file: c_int) -> c_int {
+    write_to(file, |text| report::tell(text, |report, text| report.json(text)))
+}
+
+/// As spanalloc_dump, in the text format of Prometheus: the same figures as in JSON, as
+/// `spanalloc_memory_classes_heap_objects_bytes 1234`.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_dump_prometheus(file: c_int) -> c_int {
+    write_to(file, |text| report::tell(text, |report, text| report.prometheus(text)))
+}
+
+/// Lets `write` write to the file. 0, or -1 if it could not be written.
+fn write_to(file: c_int, write: impl FnOnce(&mut Text<'_, &mut Watched>)) -> c_int {
     let mut buffer = [0; 1024];
     let mut to = Watched { file: Descriptor(file), failed: false };
-    let mut text = Text::new(&mut buffer, &mut to);
-    report::write(&mut text, Wanted { stats: true, map: false });
+    write(&mut Text::new(&mut buffer, &mut to));
     if to.failed { -1 } else { 0 }
 }
 

@@ -3,14 +3,13 @@
 use core::ffi::{c_int, c_void};
 
 use spanalloc::checked;
-use spanalloc::stats::Snapshot;
+use spanalloc::stats::Figures;
 
 use crate::errno;
-use crate::figures::Figures;
 use crate::report::{self, Wanted};
-use crate::snapshot::with_snapshot;
+use crate::snapshot::figures;
 use crate::system::STDERR;
-use crate::text::{Sink, Text, Word};
+use crate::text::{Sink, Text};
 
 /// `struct mallinfo2`, and with `int` `struct mallinfo`.
 ///
@@ -43,7 +42,7 @@ pub struct MallocInfo<T> {
 
 impl MallocInfo<usize> {
     fn of(figures: &Figures) -> Self {
-        let arena = figures.committed.saturating_sub(figures.live_large);
+        let arena = figures.ready.saturating_sub(figures.live_large);
         Self {
             arena,
             ordblks: figures.free_slots + figures.cached_slots,
@@ -79,7 +78,7 @@ impl MallocInfo<usize> {
 /// What the heap holds.
 #[unsafe(no_mangle)]
 pub extern "C" fn mallinfo2() -> MallocInfo<usize> {
-    MallocInfo::of(&Figures::now())
+    MallocInfo::of(&figures())
 }
 
 /// As [`mallinfo2`]; what does not fit an `int` is the largest `int`.
@@ -95,7 +94,7 @@ pub extern "C" fn __libc_mallinfo() -> MallocInfo<c_int> {
 }
 
 fn narrow_info() -> MallocInfo<c_int> {
-    MallocInfo::of(&Figures::now()).narrow()
+    MallocInfo::of(&figures()).narrow()
 }
 
 /// Gives free memory back to the system. Returns 1 if that was any. Nothing is kept for later,
@@ -142,7 +141,7 @@ impl Sink for Stream {
     }
 }
 
-/// Writes to `stream` what the heap holds, as XML in the form of glibc. Returns 0, or -1 and `EINVAL`
+/// Writes to `stream` what the heap holds, as XML in the form of glibc, with more figures at the end. Returns 0, or -1 and `EINVAL`
 /// if `options` is not 0.
 ///
 /// # Safety
@@ -153,52 +152,9 @@ pub unsafe extern "C" fn malloc_info(options: c_int, stream: *mut libc::FILE) ->
         errno::set(libc::EINVAL);
         return -1;
     }
-    with_snapshot(|snapshot| describe(Stream(stream), snapshot));
-    0
-}
-
-fn describe(stream: Stream, snapshot: &Snapshot) {
-    let figures = Figures::of(snapshot);
     let mut buffer = [0; 512];
-    let mut text = Text::new(&mut buffer, stream);
-    text.put("<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n");
-    // A slot of a class holds what is larger than the slots of the class before.
-    let mut below = 0;
-    for row in &snapshot.classes {
-        let free = row.free + row.freed + row.cached;
-        if free > 0 {
-            text.put("  <size from=\"").word(&Word::number(below + 1));
-            text.put("\" to=\"").word(&Word::number(row.slot_bytes));
-            text.put("\" total=\"").word(&Word::number(free * row.slot_bytes));
-            text.put("\" count=\"").word(&Word::number(free)).put("\"/>\n");
-        }
-        below = row.slot_bytes;
-    }
-    text.put("</sizes>\n");
-    let rest = figures.free_pages + figures.kept_pages + figures.free;
-    let arena = figures.committed.saturating_sub(figures.live_large);
-    for (end, reserved) in [("</heap>\n", arena), ("</malloc>\n", figures.reserved)] {
-        total(&mut text, "fast", figures.cached_slots, figures.cached);
-        total(&mut text, "rest", figures.free_slots, rest);
-        if end == "</malloc>\n" {
-            total(&mut text, "mmap", figures.large_objects, figures.live_large);
-        }
-        size(&mut text, "system", "current", arena);
-        size(&mut text, "aspace", "total", reserved);
-        size(&mut text, "aspace", "mprotect", arena);
-        text.put(end);
-    }
-    text.send();
-}
-
-fn total(text: &mut Text<'_, Stream>, kind: &str, count: usize, bytes: usize) {
-    text.put("<total type=\"").put(kind).put("\" count=\"").word(&Word::number(count));
-    text.put("\" size=\"").word(&Word::number(bytes)).put("\"/>\n");
-}
-
-fn size(text: &mut Text<'_, Stream>, name: &str, kind: &str, bytes: usize) {
-    text.put("<").put(name).put(" type=\"").put(kind);
-    text.put("\" size=\"").word(&Word::number(bytes)).put("\"/>\n");
+    report::tell(&mut Text::new(&mut buffer, Stream(stream)), |report, text| report.xml(text));
+    0
 }
 
 #[cfg(test)]
@@ -207,18 +163,16 @@ mod tests {
 
     #[test]
     fn the_sums_are_those_of_glibc() {
-        let figures = Figures {
-            committed: 10_000,
-            live_small: 3000,
-            live_large: 4000,
-            cached: 500,
-            cached_slots: 5,
-            free_slots: 7,
-            free_pages: 1000,
-            kept_pages: 100,
-            large_objects: 2,
-            ..Figures::default()
-        };
+        let mut figures = Figures::default();
+        figures.ready = 10_000;
+        figures.live_small = 3000;
+        figures.live_large = 4000;
+        figures.cached = 500;
+        figures.cached_slots = 5;
+        figures.free_slots = 7;
+        figures.free_pages = 1000;
+        figures.kept_pages = 100;
+        figures.large_objects = 2;
         let info = MallocInfo::of(&figures);
         assert_eq!(info.arena + info.hblkhd, 10_000);
         assert_eq!(info.uordblks + info.hblkhd, figures.live());

@@ -10,7 +10,6 @@ pub mod aligned;
 pub mod api;
 pub mod cxx;
 mod errno;
-mod figures;
 mod hooks;
 pub mod info;
 pub mod malloc;

@@ -77,7 +77,7 @@ impl<S: Sink> Pen<'_, '_, S> {
                 self.end_line();
                 let begin = line(piece);
                 let digits = Word::hex(begin);
-                let before = DIGITS.saturating_sub(digits.as_bytes().len());
+                let before = DIGITS.saturating_sub(digits.as_str().len());
                 self.text.spaces(5 + before).put("0x").word(&digits).put(" ");
                 begin
             }

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use spanalloc::checked;
-use spanalloc::stats::Snapshot;
+use spanalloc::stats::{Figures, Snapshot};
 
 use crate::system;
 
@@ -15,6 +15,11 @@ pub(crate) fn with_snapshot<R>(visit: impl FnOnce(&Snapshot) -> R) -> R {
     let snapshot = unsafe { &mut *room.0.as_ptr() };
     checked::snapshot_into(snapshot);
     visit(snapshot)
+}
+
+/// Where the bytes of the heap are now.
+pub(crate) fn figures() -> Figures {
+    with_snapshot(Figures::of)
 }
 
 /// When the system has no page left, the stack must do.

@@ -58,6 +58,9 @@ fn a_c_program_uses_all_of_it() {
         let loaded = passes(&mut preloaded(&program), 20);
         for ended in [linked, loaded] {
             assert!(ended.out.contains("spanalloc: heap of header"), "{ended:?}");
+            let has = |part| ended.out.lines().any(|line| line.starts_with(part));
+            assert!(has("{\"/memory/classes/heap/objects:bytes\":"), "{ended:?}");
+            assert!(has("spanalloc_memory_classes_heap_objects_bytes "), "{ended:?}");
             let lines: Vec<_> = ended.err.lines().collect();
             assert!(lines[0].starts_with("spanalloc: heap of header"), "at exit: {ended:?}");
             assert!(lines[1].starts_with(" `- map "), "the map alone: {ended:?}");

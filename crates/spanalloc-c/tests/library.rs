@@ -73,6 +73,8 @@ const EXPORTS: &[&str] = &[
     "spanalloc_version",
     "spanalloc_get_snapshot",
     "spanalloc_dump",
+    "spanalloc_dump_json",
+    "spanalloc_dump_prometheus",
     "spanalloc_release",
     "spanalloc_start_background",
     "spanalloc_trust_program",

@@ -37,6 +37,7 @@ int main(void) {
     CHECK(during.metadata > 0);
     CHECK(during.reserved >= during.committed);
     CHECK(during.committed == during.live + during.cached + during.free + during.wasted);
+    CHECK(during.reserved == during.committed + during.returned);
 
     for (i = 0; i < 100; i++) {
         free(small[i]);
@@ -52,6 +53,10 @@ int main(void) {
 
     CHECK(spanalloc_dump(1) == 0);
     CHECK(spanalloc_dump(-1) == -1);
+    CHECK(spanalloc_dump_json(1) == 0);
+    CHECK(spanalloc_dump_json(-1) == -1);
+    CHECK(spanalloc_dump_prometheus(1) == 0);
+    CHECK(spanalloc_dump_prometheus(-1) == -1);
 
     /* What would end the process is left alone from now on. */
     spanalloc_trust_program();
