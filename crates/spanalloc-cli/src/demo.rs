@@ -129,7 +129,7 @@ fn print_heap(out: &mut impl Write, run: &Outcome, all_classes: bool) -> io::Res
     picture::draw(out, "before the drop", &heap.before_drop, all_classes)?;
     writeln!(out)?;
     picture::draw(out, "after the drop", &heap.after_drop, all_classes)?;
-    let left = heap.after_drop.live_objects;
+    let left = heap.after_drop.figures.objects;
     let start = heap.objects_at_start;
     writeln!(out, "({} objects were live at the start, {} are left)\n", count(start), count(left))
 }

@@ -3,8 +3,10 @@
 use std::cmp::Reverse;
 use std::io::{self, Write};
 
+use spanalloc::stats::{ClassFigures, Figures};
+
 use crate::format::{bar, bytes, count};
-use crate::heap_view::{HeapView, PAGE_BYTES, SpanRow};
+use crate::heap_view::{HeapView, PAGE_BYTES};
 
 /// Characters of a bar.
 const WIDTH: usize = 32;
@@ -23,77 +25,67 @@ pub(crate) fn draw(
     heap: &HeapView,
     all_classes: bool,
 ) -> io::Result<()> {
-    writeln!(out, "heap, {title}: {} objects live", count(heap.live_objects))?;
-    draw_pages(out, heap)?;
-    draw_parts(out, heap)?;
+    let figures = &heap.figures;
+    writeln!(out, "heap, {title}: {} objects live", count(figures.objects))?;
+    draw_pages(out, figures)?;
+    draw_parts(out, figures)?;
     draw_spans(out, heap, all_classes)?;
-    if heap.large_objects > 0 {
-        let (objects, size) = (count(heap.large_objects), bytes(heap.large_bytes));
+    if figures.large_objects > 0 {
+        let (objects, size) = (count(figures.large_objects), bytes(figures.live_large));
         writeln!(out, " |- large objects   {objects}, {size} in whole pages")?;
     }
-    let metadata = (bytes(heap.metadata_in_use), bytes(heap.metadata_committed));
+    let metadata = (bytes(figures.metadata_in_use), bytes(figures.metadata));
     writeln!(
         out,
         " |- metadata        {} in use of {}, beside the arenas",
         metadata.0, metadata.1
     )?;
-    let locks = (count(heap.heap_locks), count(heap.central_locks));
+    let locks = (count(figures.heap_locks), count(figures.central_locks));
     writeln!(
         out,
         " |- locks           taken {} times in the heap, {} in the central lists",
         locks.0, locks.1
     )?;
-    writeln!(out, " `- thread caches   {}", count(heap.caches))?;
+    writeln!(out, " `- thread caches   {}", count(figures.threads))?;
     if !heap.adds_up {
-        writeln!(out, "    (another thread was allocating: the sums are not exact)")?;
+        writeln!(out, "    (another thread was allocating: the numbers are not exact)")?;
     }
     Ok(())
 }
 
-fn draw_pages(out: &mut impl Write, heap: &HeapView) -> io::Result<()> {
-    let in_use = heap.pages_in_use * PAGE_BYTES;
-    let committed = heap.committed.saturating_sub(in_use);
-    let parts = [(in_use, LIVE), (committed, FREE)];
-    let drawn = bar(&parts, heap.reserved, WIDTH);
-    let each = heap.reserved.checked_div(heap.arenas).unwrap_or(0);
-    let (arenas, reserved) = (count(heap.arenas), bytes(heap.reserved));
+fn draw_pages(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
+    let in_use = figures.in_use();
+    let parts = [(in_use, LIVE), (figures.free_pages, FREE)];
+    let drawn = bar(&parts, figures.reserved, WIDTH);
+    let each = figures.reserved.checked_div(figures.arenas).unwrap_or(0);
+    let (arenas, reserved) = (count(figures.arenas), bytes(figures.reserved));
     writeln!(out, " |- arenas          {arenas} of {}, {reserved} reserved", bytes(each))?;
-    let pages = count(heap.pages_in_use);
+    let pages = count(in_use / PAGE_BYTES);
     writeln!(out, " |   `- pages       |{drawn}| {pages} of 8 KB in use ({LIVE}), {FREE} free")
 }
 
-fn draw_parts(out: &mut impl Write, heap: &HeapView) -> io::Result<()> {
-    let parts = heap.parts();
-    writeln!(out, " |- bytes           where the {} are", bytes(heap.reserved))?;
-    let rows = [
-        ("live", parts.live, "slots and pages with objects in them"),
-        ("cached", parts.cached, "free slots in the magazines of threads"),
-        ("free slots", parts.free_slots, "in spans that hold objects, or could"),
-        ("wasted", parts.wasted, "ends of spans, too short for a slot"),
-        ("page caches", parts.page_caches, "free pages kept by threads"),
-        ("free pages", parts.free_pages, "with memory behind them"),
-        ("untouched", parts.untouched, "address space only, costs nothing"),
-    ];
-    for (name, part, what) in rows {
-        let drawn = bar(&[(part, LIVE)], heap.reserved, WIDTH);
-        writeln!(out, " |   {name:>11}    |{drawn}| {:>9}  {what}", bytes(part))?;
+fn draw_parts(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
+    writeln!(out, " |- bytes           where the {} are", bytes(figures.reserved))?;
+    for part in figures.parts() {
+        let drawn = bar(&[(part.bytes, LIVE)], figures.reserved, WIDTH);
+        let (name, size, what) = (part.name, bytes(part.bytes), part.what);
+        writeln!(out, " |   {name:>11}    |{drawn}| {size:>9}  {what}")?;
     }
     Ok(())
 }
 
 fn draw_spans(out: &mut impl Write, heap: &HeapView, all_classes: bool) -> io::Result<()> {
-    let spans: usize = heap.rows.iter().map(|row| row.spans).sum();
     let size: usize = heap.rows.iter().map(|row| row.bytes).sum();
     let used = heap.rows.len();
     writeln!(
         out,
         " |- spans           {} in {used} size classes, {}; how full ({LIVE} live, {CACHED} cached, {FREE} free)",
-        count(spans),
+        count(heap.figures.spans),
         bytes(size)
     )?;
     writeln!(
         out,
-        " |       slot       |{:-<WIDTH$}|   spans    objects      live      free   wasted",
+        " |       slot       |{:-<WIDTH$}|   spans    objects      live      free    tails",
         ""
     )?;
     let (shown, rest) = split(&heap.rows, all_classes);
@@ -107,36 +99,34 @@ fn draw_spans(out: &mut impl Write, heap: &HeapView, all_classes: bool) -> io::R
     Ok(())
 }
 
-fn draw_row(out: &mut impl Write, name: &str, row: &SpanRow) -> io::Result<()> {
-    // The row of several classes counts bytes as its slots, of one byte each.
+fn draw_row(out: &mut impl Write, name: &str, row: &ClassFigures) -> io::Result<()> {
     let parts = [(row.live, LIVE), (row.cached, CACHED), (row.free, FREE)];
     writeln!(
         out,
         " |   {name:>12}   |{}| {:>7} {:>10} {:>9} {:>9} {:>8}",
-        bar(&parts, row.slots, WIDTH),
+        bar(&parts, row.bytes - row.tails, WIDTH),
         count(row.spans),
         count(row.objects),
-        bytes(row.live * row.slot_bytes),
-        bytes((row.cached + row.free) * row.slot_bytes),
-        bytes(row.wasted()),
+        bytes(row.live),
+        bytes(row.cached + row.free),
+        bytes(row.tails),
     )
 }
 
-/// The classes to show (the tiny one and the largest), by size, and the sum of the others in slots
-/// of one byte.
-fn split(rows: &[SpanRow], all: bool) -> (Vec<&SpanRow>, SpanRow) {
-    let mut by_bytes: Vec<&SpanRow> = rows.iter().collect();
+/// The classes to show (the tiny one and the largest), by size, and the sum of the others.
+fn split(rows: &[ClassFigures], all: bool) -> (Vec<&ClassFigures>, ClassFigures) {
+    let mut by_bytes: Vec<&ClassFigures> = rows.iter().collect();
     by_bytes.sort_by_key(|row| (!row.tiny, Reverse(row.bytes)));
     let others = if all { Vec::new() } else { by_bytes.split_off(by_bytes.len().min(SHOWN)) };
-    let mut rest = SpanRow { slot_bytes: 1, ..SpanRow::default() };
+    let mut rest = ClassFigures::default();
     for row in others {
         rest.spans += row.spans;
         rest.bytes += row.bytes;
         rest.objects += row.objects;
-        rest.slots += row.slots * row.slot_bytes;
-        rest.live += row.live * row.slot_bytes;
-        rest.cached += row.cached * row.slot_bytes;
-        rest.free += row.free * row.slot_bytes;
+        rest.live += row.live;
+        rest.cached += row.cached;
+        rest.free += row.free;
+        rest.tails += row.tails;
     }
     by_bytes.sort_by_key(|row| (!row.tiny, row.slot_bytes));
     (by_bytes, rest)
@@ -148,25 +138,25 @@ mod tests {
 
     #[test]
     fn others_keep_the_sums() {
-        let row = |slot_bytes: usize| SpanRow {
-            slot_bytes,
-            spans: 2,
-            bytes: 8192,
-            slots: 8192 / slot_bytes,
-            live: 3,
-            free: 8192 / slot_bytes - 3,
-            objects: 3,
-            ..SpanRow::default()
+        let row = |slot_bytes: usize| {
+            let mut row = ClassFigures::default();
+            row.slot_bytes = slot_bytes;
+            (row.spans, row.objects, row.bytes) = (2, 3, 8192);
+            row.tails = 8192 % slot_bytes;
+            row.live = 3 * slot_bytes;
+            row.free = 8192 - row.tails - row.live;
+            row
         };
         let rows: Vec<_> = (1..=SHOWN + 6).map(|i| row(i * 48)).collect();
         let (shown, rest) = split(&rows, false);
         assert_eq!(shown.len(), SHOWN);
         assert_eq!(rest.spans, 12);
-        let live = |row: &SpanRow| row.live * row.slot_bytes;
-        let sum: usize = shown.iter().map(|row| live(row)).sum();
-        assert_eq!(sum + live(&rest), rows.iter().map(live).sum::<usize>());
-        let wasted: usize = shown.iter().map(|row| row.wasted()).sum();
-        assert_eq!(wasted + rest.wasted(), rows.iter().map(SpanRow::wasted).sum::<usize>());
+        let parts: [fn(&ClassFigures) -> usize; 3] =
+            [|row| row.live, |row| row.free, |row| row.tails];
+        for part in parts {
+            let sum: usize = shown.iter().map(|row| part(row)).sum();
+            assert_eq!(sum + part(&rest), rows.iter().map(part).sum::<usize>());
+        }
         assert_eq!(split(&rows, true).1.spans, 0);
     }
 }

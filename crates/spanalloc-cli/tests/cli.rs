@@ -122,7 +122,7 @@ fn the_drop_empties_the_heap() {
     let outcome = job(dir.path(), "spanalloc");
     assert_eq!(outcome["words"], naive_words(&files).len());
     let heap = &outcome["heap"];
-    let objects = |when: &str| heap[when]["live_objects"].as_u64().unwrap();
+    let objects = |when: &str| heap[when]["figures"]["objects"].as_u64().unwrap();
     let start = heap["objects_at_start"].as_u64().unwrap();
     // Every line is an object, and every word at least two.
     let least = outcome["lines"].as_u64().unwrap() + 2 * outcome["distinct"].as_u64().unwrap();
@@ -131,7 +131,7 @@ fn the_drop_empties_the_heap() {
     for when in ["before_drop", "after_drop"] {
         assert_eq!(heap[when]["adds_up"], true, "{when}");
         // All other threads have ended.
-        assert_eq!(heap[when]["caches"], 1, "{when}");
+        assert_eq!(heap[when]["figures"]["threads"], 1, "{when}");
     }
 }
 
@@ -142,8 +142,8 @@ fn the_allocator_is_chosen_once_per_process() {
     let theirs = job(dir.path(), "system");
     assert_eq!((&ours["allocator"], &theirs["allocator"]), (&"Spanalloc".into(), &"System".into()));
     // Nothing at all of the other process is spanalloc's.
-    assert_eq!(theirs["heap"]["before_drop"]["live_objects"], 0);
-    assert_eq!(theirs["heap"]["before_drop"]["reserved"], 0);
+    assert_eq!(theirs["heap"]["before_drop"]["figures"]["objects"], 0);
+    assert_eq!(theirs["heap"]["before_drop"]["figures"]["reserved"], 0);
     for same in ["words", "distinct", "lines", "bytes", "questions", "digest", "text_digest"] {
         assert_eq!(ours[same], theirs[same], "{same}");
     }
