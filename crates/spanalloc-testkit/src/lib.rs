@@ -6,6 +6,7 @@ mod operation;
 pub mod pattern;
 mod playback;
 mod replay;
+pub mod resident;
 mod returning;
 mod shadow;
 #[cfg(feature = "proptest")]
