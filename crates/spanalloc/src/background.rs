@@ -2,7 +2,7 @@
 //!
 //! Without it, memory goes back as long as the program frees some, and on demand: see [`release`]. A
 //! program that is idle frees nothing; with this thread it loses what it does not need within seconds. The
-//! thread looks after [`Spanalloc`](crate::Spanalloc) and [`Checked`](crate::Checked), takes at most 1 % of one
+//! thread looks after [`Spanalloc`] and [`Checked`](crate::Checked), takes at most 1 % of one
 //! processor, allocates nothing, and takes no signals. While there is nothing to do it looks once a second.
 //!
 //! The child of a fork does not have the thread; it may start its own. The fork waits until the

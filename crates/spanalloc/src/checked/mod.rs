@@ -451,7 +451,7 @@ fn tend(told: Told) -> Duration {
     central.heap().scavenge(&Time::<Checked>::NEW, PIECES)
 }
 
-/// As [`background::start`](crate::background::start), for the heap of [`Checked`] alone: a program that has
+/// As [`background::start`], for the heap of [`Checked`] alone: a program that has
 /// no other needs nothing of it.
 pub fn start_background() -> bool {
     !is_early() && background::start_with(1, tend)
