@@ -53,6 +53,16 @@ impl<O> Limited<O> {
         self.committed.get()
     }
 
+    /// The budget of memory.
+    pub fn committed_limit(&self) -> usize {
+        self.committed_limit.get()
+    }
+
+    /// Takes note of memory that was lost: Ready until a call failed that left it with the system.
+    pub fn forget_committed(&self, bytes: usize) {
+        self.committed.subtract(bytes);
+    }
+
     /// Changes the budget of address space.
     pub fn set_reserved_limit(&self, bytes: usize) {
         self.reserved_limit.set(bytes);

@@ -420,6 +420,9 @@ fn budgets_hold_change_and_come_back() {
         os.commit(at.add(2 * page), page).unwrap();
         os.set_committed_limit(0);
         assert_eq!(os.commit(at, page), refused);
+        assert_eq!((os.committed(), os.committed_limit()), (2 * page, 0));
+        os.forget_committed(page);
+        assert_eq!(os.committed(), page);
         os.release(at, 4 * page).unwrap();
     }
     assert_eq!((os.reserved(), os.committed()), (0, 0));

@@ -23,9 +23,9 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
                 return Some(page);
             }
         }
-        let os = self.heap.os();
+        let os = self.heap.source();
         let hint = self.state.reserve_hint;
-        let mut range = reserve_arena::<G, O>(os, bytes, hint).ok()?;
+        let mut range = reserve_arena::<G, _>(os, bytes, hint).ok()?;
         loop {
             let address = range.address.as_ptr().expose_provenance();
             if self.enter(address, range.bytes) {
@@ -56,8 +56,8 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         if free >= pages || end % PAGE_BYTES != 0 || !self.all_free(page, free) {
             return false;
         }
-        let (os, bytes) = (self.heap.os(), (pages - free) << PAGE_SHIFT);
-        let Ok(range) = reserve_arena::<G, O>(os, bytes, end) else { return false };
+        let (os, bytes) = (self.heap.source(), (pages - free) << PAGE_SHIFT);
+        let Ok(range) = reserve_arena::<G, _>(os, bytes, end) else { return false };
         let address = range.address.as_ptr().expose_provenance();
         if address == end && self.enter(address, range.bytes) {
             self.state.reserve_hint = address.wrapping_add(range.bytes);
@@ -73,7 +73,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     /// Reserves at most half of `refused` bytes: a range that long left no space for the metadata it
     /// needs. At least `need` bytes, or None.
     fn reserve_less(&self, refused: usize, need: usize) -> Option<ArenaRange> {
-        let os = self.heap.os();
+        let os = self.heap.source();
         let grain = os.page_bytes().max(PAGE_BYTES);
         let bytes = round_down(refused / 2, grain).max(checked_round_up(need, grain)?);
         if bytes >= refused {
@@ -116,16 +116,18 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         let heap = self.heap;
         let address = usize::try_from(index << CHUNK_SHIFT).ok()?;
         if heap.arenas.get(address).is_null() {
-            let memory = heap.metadata.alloc_under(&self.state, heap.os(), Slot::<G>::layout()?)?;
+            let memory =
+                heap.metadata.alloc_under(&self.state, heap.source(), Slot::<G>::layout()?)?;
             let slot: NonNull<Slot<G>> = memory.cast();
             // SAFETY: the heap's lock is held, so one thread publishes at a time; the source is
             // always the heap's. The slot is new, zeroed and never given back.
-            unsafe { heap.arenas.publish(heap.os(), address, slot) }.ok()?;
+            unsafe { heap.arenas.publish(heap.source(), address, slot) }.ok()?;
             self.state.slots += 1;
         }
         if self.chunk(index)?.leaf.is_null() {
             let state = &mut self.state;
-            let leaf = state.tree.insert(index, |layout| heap.metadata.alloc(heap.os(), layout))?;
+            let leaf =
+                state.tree.insert(index, |layout| heap.metadata.alloc(heap.source(), layout))?;
             self.chunk(index)?.leaf = leaf;
         }
         Some(())

@@ -1,12 +1,13 @@
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use spanalloc_os::{ArenaMap, Geometry, Native, OsSource, Report};
+use spanalloc_os::{ArenaMap, Geometry, Limited, Native, OsSource, Report};
 use spanalloc_sync::atomic::{AtomicBool, Ordering};
 use spanalloc_sync::{Counter, Lock, rank, spin_pause};
 
 use crate::chunk::segments;
 use crate::held::{Held, State, Use, address_of, page_of};
+use crate::limits::{Limits, Notice};
 use crate::metadata::Metadata;
 use crate::pacer::Pacer;
 use crate::page_cache::PageCache;
@@ -38,7 +39,8 @@ const METADATA_PAGES: usize = 64;
 /// higher rank.
 #[derive(Debug)]
 pub struct PageHeap<O: OsSource, G: Geometry = Native> {
-    os: O,
+    /// The source, with a count of all that is Ready, and the hard limit of it.
+    os: Limited<O>,
     pub(crate) arenas: ArenaMap<G, Slot<G>>,
     pub(crate) metadata: Metadata<O::Wait>,
     /// Pages of the arenas that became metadata.
@@ -53,6 +55,7 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
     pub(crate) attended: AtomicBool,
     /// How much goes back when. Only tried: whoever finds it held leaves the work to the holder.
     pub(crate) pacer: Lock<Pacer, O::Wait, { rank::SCAVENGER }>,
+    pub(crate) limits: Limits<O::Wait>,
     state: Lock<State<G>, O::Wait, { rank::HEAP }>,
 }
 
@@ -68,7 +71,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     /// A heap that has reserved nothing yet.
     pub const fn new(os: O) -> Self {
         Self {
-            os,
+            os: Limited::new(os, usize::MAX),
             arenas: ArenaMap::new(),
             metadata: Metadata::new(),
             metadata_pages: Counter::new(),
@@ -77,6 +80,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             due: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             pacer: Lock::new(Pacer::new()),
+            limits: Limits::new(),
             state: Lock::new(State::new()),
         }
     }
@@ -84,6 +88,12 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     /// The source of address space.
     #[inline]
     pub fn os(&self) -> &O {
+        self.os.inner()
+    }
+
+    /// The source as the heap uses it.
+    #[inline]
+    pub(crate) fn source(&self) -> &Limited<O> {
         &self.os
     }
 
@@ -187,6 +197,24 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         if self.due.load(Ordering::Relaxed) {
             self.scavenge_slow();
         }
+    }
+
+    #[inline]
+    fn calls(&self) -> usize {
+        self.limit_calls()
+    }
+
+    fn heed(&self, heard: usize, empty: impl FnOnce() -> bool) -> usize {
+        self.heed_limits(heard, empty)
+    }
+
+    fn make_room(&self, bytes: usize) -> bool {
+        self.make_room_within(bytes)
+    }
+
+    #[inline]
+    fn take_notice(&self) -> Option<Notice<'_>> {
+        self.take_limits_notice()
     }
 
     unsafe fn extend(&self, address: usize, pages: usize, more: usize) -> Option<Run> {

@@ -334,21 +334,26 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     #[cold]
     #[inline(never)]
     fn commit_slow(&mut self, page: u64, pages: usize, usage: Use) -> bool {
-        let os_page = (self.heap.os().page_bytes() as u64 >> PAGE_SHIFT).max(1);
+        let os_page = (self.heap.source().page_bytes() as u64 >> PAGE_SHIFT).max(1);
         let end = page + pages as u64;
         let around = |step: u64| (page & !(step - 1), (end + step - 1) & !(step - 1));
         let (low, high) = around(COMMIT_PAGES.max(os_page));
         if !self.commit_range(low, high) {
             let (low, high) = around(os_page);
-            return self.commit_range(low, high);
+            if !self.commit_range(low, high) {
+                return false;
+            }
+            self.heap.limits.note_committed(self.heap.committed());
+            return true;
         }
+        self.heap.limits.note_committed(self.heap.committed());
         if self.state.ready >= LARGE_HEAP_PAGES {
             let high = self.dense_until(page, pages, usage);
             if low < high && self.all_ready(low, high) {
                 let bytes = ((high - low) as usize) << PAGE_SHIFT;
                 if let Some(memory) = memory_of(low) {
                     // SAFETY: the pages are ours and Ready, and whole OS pages.
-                    unsafe { self.heap.os().expect_use(memory, bytes) };
+                    unsafe { self.heap.source().expect_use(memory, bytes) };
                     self.state.dense = true;
                 }
             }
@@ -366,7 +371,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             return end.next_multiple_of(COMMIT_PAGES);
         }
         let (last, count) = self.state.last_large;
-        let filled = |memory| self.heap.os().is_filled(memory, count << PAGE_SHIFT);
+        let filled = |memory| self.heap.source().is_filled(memory, count << PAGE_SHIFT);
         if pages >= LARGE_RUN_PAGES && count > 0 && memory_of(last).is_some_and(filled) {
             return (end + COMMIT_PAGES / 2) & !(COMMIT_PAGES - 1);
         }
@@ -390,7 +395,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             let Some(memory) = memory_of(from) else { return false };
             // SAFETY: the pages are ours, so they lie in ranges that this source reserved, whose
             // provenance is exposed. Pages become ours, Ready and Decommitted by whole OS pages.
-            if unsafe { self.heap.os().commit(memory, pages << PAGE_SHIFT) }.is_err() {
+            if unsafe { self.heap.source().commit(memory, pages << PAGE_SHIFT) }.is_err() {
                 return false;
             }
             for segment in segments(from, to - from) {

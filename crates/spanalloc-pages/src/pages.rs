@@ -5,7 +5,7 @@ use spanalloc_os::Report;
 use spanalloc_sync::Wait;
 use thiserror::Error;
 
-use crate::{PageCache, WINDOW_BYTES};
+use crate::{Notice, PageCache, WINDOW_BYTES};
 
 /// log2 of [`PAGE_BYTES`].
 pub const PAGE_SHIFT: u32 = 13;
@@ -182,6 +182,34 @@ pub unsafe trait Pages {
     /// then, holding no lock. A heap that keeps its memory does nothing.
     fn tend(&self) {}
 
+    /// How often threads were called because the memory came to a limit. A thread for which that is not the
+    /// number it heard last [heeds](Self::heed) the call at the end of its slow path. Relaxed: to hear a
+    /// call late does no harm. A heap without limits never calls.
+    #[inline]
+    fn calls(&self) -> usize {
+        0
+    }
+
+    /// Does what is to be done about the limits by a thread that heard call number `heard` last. `empty`
+    /// gives back to the heap what the thread keeps, and tells whether there are others. Returns the call that
+    /// it has heard now. Holds no lock during system calls and while it calls `empty`.
+    fn heed(&self, heard: usize, _empty: impl FnOnce() -> bool) -> usize {
+        heard
+    }
+
+    /// Gives free memory back to the system if a hard limit refused `bytes` bytes for a run. False if that is
+    /// not so, or there is no such memory.
+    fn make_room(&self, _bytes: usize) -> bool {
+        false
+    }
+
+    /// What the listener is to be told of the soft limit, by a thread that holds no lock. Whoever
+    /// gets it delivers it.
+    #[inline]
+    fn take_notice(&self) -> Option<Notice<'_>> {
+        None
+    }
+
     /// Takes the `more` pages that follow the run of `pages` at `address`, if all of them are free.
     /// Returns the new pages as a run.
     ///
@@ -328,6 +356,24 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     #[inline]
     fn tend(&self) {
         (**self).tend();
+    }
+
+    #[inline]
+    fn calls(&self) -> usize {
+        (**self).calls()
+    }
+
+    fn heed(&self, heard: usize, empty: impl FnOnce() -> bool) -> usize {
+        (**self).heed(heard, empty)
+    }
+
+    fn make_room(&self, bytes: usize) -> bool {
+        (**self).make_room(bytes)
+    }
+
+    #[inline]
+    fn take_notice(&self) -> Option<Notice<'_>> {
+        (**self).take_notice()
     }
 
     #[inline]

@@ -50,7 +50,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         let (Some(source), Some(target)) = (memory(from), memory(to.address)) else {
             return false;
         };
-        let (os, bytes) = (self.os(), pages << PAGE_SHIFT);
+        let (os, bytes) = (self.source(), pages << PAGE_SHIFT);
         let whole = os.page_bytes() <= PAGE_BYTES;
         // Memory that is there already is copied to, and what is left then serves others; memory that is
         // not there yet should not be needed as long as the other is.
@@ -78,10 +78,13 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             }
             Err(_) => {
                 self.hold().disown(page_of(to.address), to.pages);
+                os.forget_committed(to.pages << PAGE_SHIFT);
+                self.note_returned();
                 return false;
             }
         }
         self.hold().free_zero(page_of(from), pages, ready);
+        self.note_returned();
         true
     }
 }

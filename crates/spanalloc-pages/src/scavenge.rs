@@ -26,6 +26,8 @@ const BLOCK_PAGES: usize = 256;
 const WORTH_PAGES: usize = 32;
 /// Chunks that are looked at while the lock is held: 256 MB.
 const MOST_CHUNKS: usize = 64;
+/// No chunk has this index, and none above it is there.
+const NO_CHUNK: u64 = u64::MAX >> CHUNK_PAGE_BITS;
 /// Pages that are freed before anybody looks whether some are to be given back: 2 MB.
 const TICK_PAGES: usize = 256;
 
@@ -40,6 +42,8 @@ enum What {
     Many,
     /// All pages.
     All,
+    /// All pages, those that were not written to since they became Ready among them.
+    Ready,
 }
 
 /// What is known of the places of dirty free pages.
@@ -72,7 +76,7 @@ impl Dirt {
         match what {
             What::Blocks => blocks,
             What::Many => many,
-            What::All => all,
+            What::All | What::Ready => all,
         }
     }
 
@@ -173,6 +177,12 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         self.scavenge(&SourceClock(self.os()), 1);
     }
 
+    /// Gives up to `max_pages` free pages back as [`release_free`](Self::release_free) does, and if there are not
+    /// as many, others that are Ready.
+    pub(crate) fn release_ready(&self, max_pages: usize) -> usize {
+        self.give_back(&[What::Blocks, What::All, What::Ready], max_pages)
+    }
+
     /// Gives back pages of each kind in turn.
     fn give_back(&self, order: &[What], max_pages: usize) -> usize {
         let os_pages = (self.os().page_bytes() >> PAGE_SHIFT).max(1);
@@ -191,11 +201,13 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
                         Search::Nothing => break,
                     };
                 if !self.decommit_free(held, page, pages) {
+                    self.note_returned();
                     return released;
                 }
                 released += pages;
             }
         }
+        self.note_returned();
         released
     }
 
@@ -212,10 +224,10 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         // SAFETY: the pages are Ready, whole OS pages of this source, and taken, so nobody
         // uses them. The provenance of their range is exposed.
         let done = NonNull::new(memory)
-            .is_some_and(|at| unsafe { self.os().decommit(at, pages << PAGE_SHIFT) }.is_ok());
+            .is_some_and(|at| unsafe { self.source().decommit(at, pages << PAGE_SHIFT) }.is_ok());
         if let (true, Some(at)) = (done && dense, memory_of(around)) {
             // SAFETY: the pages are of arenas of this source, and whole OS pages.
-            unsafe { self.os().expect_gaps(at, count << PAGE_SHIFT) };
+            unsafe { self.source().expect_gaps(at, count << PAGE_SHIFT) };
         }
 
         let mut held = self.hold();
@@ -273,10 +285,11 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         if longest == 0 && what != What::Blocks {
             return Search::Nothing;
         }
-        let clean_from = *self.state.dirt.mark(what);
+        let any = what == What::Ready;
+        let clean_from = if any { NO_CHUNK } else { *self.state.dirt.mark(what) };
         // A walk from the mark downwards lowers it. Dirty pages may be left above it that are only
         // part of an OS page or of a block; the free that completes one raises the mark again.
-        let lower_the_mark = *limit >= clean_from << CHUNK_PAGE_BITS;
+        let lower_the_mark = !any && *limit >= clean_from << CHUNK_PAGE_BITS;
         *limit = (*limit).min(clean_from << CHUNK_PAGE_BITS);
         for _ in 0..MOST_CHUNKS {
             if *limit == 0 {
@@ -301,6 +314,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
                     last_run(&candidates, &dirty.both(&worth), end, os_pages, longest)
                 }
                 What::All => last_run(&candidates, &dirty, end, os_pages, longest),
+                What::Ready => last_run(&candidates, &candidates, end, os_pages, longest),
             };
             if let Some((from, count)) = found {
                 *limit = base + from as u64;

@@ -40,6 +40,10 @@ enum Op {
     Scavenge { pass_ms: u64, pieces: usize },
     Fail { verb: usize, nth: usize, forever: bool },
     Heal,
+    HardLimit { room: usize },
+    SoftLimit { room: usize },
+    Heed { heard: usize },
+    MakeRoom { pages: usize },
 }
 
 fn pages() -> impl Strategy<Value = usize> {
@@ -87,6 +91,18 @@ impl Clock for Virtual {
 /// Pages of a block that goes back as a whole.
 const BLOCK_PAGES: u64 = 256;
 
+/// Operations on a heap whose limits come and go.
+fn limited_ops() -> impl Strategy<Value = Vec<Op>> {
+    let room = || prop_oneof![4 => 0_usize..1500, 1 => Just(usize::MAX)];
+    let limits = prop_oneof![
+        2 => room().prop_map(|room| Op::HardLimit { room }),
+        2 => room().prop_map(|room| Op::SoftLimit { room }),
+        3 => (0_usize..30).prop_map(|heard| Op::Heed { heard }),
+        3 => pages().prop_map(|pages| Op::MakeRoom { pages }),
+    ];
+    prop::collection::vec(prop_oneof![5 => op(false), 1 => limits], 1..150)
+}
+
 type Source<O> = Faulty<Watched<O>>;
 
 struct Pair<'a, O: OsSource, G: Geometry> {
@@ -98,6 +114,8 @@ struct Pair<'a, O: OsSource, G: Geometry> {
     clock: Virtual,
     /// Whether the memory is real and may be written.
     real: bool,
+    /// The most bytes that may be Ready from now on.
+    most: usize,
 }
 
 /// Bytes of a page that are looked at and written to, if the memory is real.
@@ -116,6 +134,17 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
                 self.model.grow(page, pages);
             }
         }
+    }
+
+    /// Tells the model of free pages that went back to the system, whichever they were.
+    fn sync_returned(&mut self) {
+        let mut touched = std::mem::take(&mut self.model.touched);
+        touched.retain(|&page| {
+            let ready = self.watched().is_ready(page as usize * PAGE_BYTES, 1);
+            assert!(ready || self.model.free.has(page, 1), "page {page:#x} is in use");
+            ready
+        });
+        self.model.touched = touched;
     }
 
     fn expect_fit(&mut self, pages: u64) -> Option<u64> {
@@ -313,6 +342,35 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
                 }
             }
             Op::Heal => self.heap.os().heal(),
+            Op::HardLimit { room } => {
+                let limit = (room.saturating_mul(PAGE_BYTES)).saturating_add(10 << 20);
+                self.heap.set_hard_limit(limit);
+                self.most = limit.max(self.heap.committed());
+            }
+            Op::SoftLimit { room } => {
+                self.heap.set_soft_limit(room.saturating_mul(PAGE_BYTES));
+            }
+            Op::Heed { heard } => {
+                let (limit, before) = (self.heap.soft_limit(), self.heap.committed());
+                let mut emptied = false;
+                self.heap.heed(heard, || {
+                    emptied = true;
+                    heard % 2 == 0
+                });
+                self.sync_returned();
+                let (after, stats) = (self.heap.committed(), self.heap.stats());
+                let none_left = stats.committed == stats.pages_in_use * PAGE_BYTES;
+                let group = self.heap.os().page_bytes().max(PAGE_BYTES);
+                assert!(after <= limit || none_left || group > PAGE_BYTES, "{stats:?}");
+                assert!(before > limit || emptied || after == before, "given back for nothing");
+                assert!(before <= limit || after <= limit || emptied, "not all was tried");
+            }
+            Op::MakeRoom { pages } => {
+                let before = self.heap.committed();
+                let made = self.heap.make_room(pages * PAGE_BYTES);
+                self.sync_returned();
+                assert_eq!(made, self.heap.committed() < before);
+            }
         }
     }
 
@@ -423,6 +481,9 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
         assert_eq!(stats.committed / PAGE_BYTES, self.watched().ready_pages());
         assert_eq!(stats.returned, stats.reserved - stats.committed);
         assert_eq!(self.cache.free_pages() as u64, self.model.window_pages());
+        let ready = stats.committed + stats.metadata_committed;
+        assert_eq!(self.heap.committed(), ready - stats.metadata_pages * PAGE_BYTES);
+        assert!(self.heap.committed() <= self.most, "{stats:?} above {}", self.most);
         assert!(stats.metadata_in_use <= stats.metadata_committed);
         assert!(stats.metadata_committed <= stats.metadata_reserved);
     }
@@ -430,6 +491,8 @@ impl<O: OsSource, G: Geometry> Pair<'_, O, G> {
     /// Frees everything; each reserved range must then be one run again.
     fn finish(&mut self) {
         self.heap.os().heal();
+        self.heap.set_hard_limit(usize::MAX);
+        self.most = usize::MAX;
         // SAFETY: this thread alone uses the cache.
         unsafe { self.heap.flush(&self.cache) };
         self.model.flush();
@@ -463,6 +526,7 @@ fn run<O: OsSource, G: Geometry>(source: O, ops: &[Op], faults: bool, real: bool
         faults,
         clock: Virtual::default(),
         real,
+        most: usize::MAX,
     };
     for (step, op) in ops.iter().enumerate() {
         pair.apply(op);
@@ -509,6 +573,20 @@ proptest! {
 
     #[test]
     fn faults_in_real_memory(ops in ops(true)) {
+        run::<_, Native>(Mmap::new(), &ops, true, true);
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn limits(place in place(), ops in limited_ops()) {
+        run::<_, Native>(Simulated::new::<Native>(place, 4096), &ops, true, false);
+    }
+
+    #[test]
+    fn limits_of_real_memory(ops in limited_ops()) {
         run::<_, Native>(Mmap::new(), &ops, true, true);
     }
 }

@@ -15,6 +15,8 @@ pub const CENTRAL: u8 = 30;
 pub const SPANS: u8 = 40;
 /// Who gives memory back to the system.
 pub const SCAVENGER: u8 = 45;
+/// The limits of a heap's memory.
+pub const LIMITS: u8 = 48;
 /// The page heap.
 pub const HEAP: u8 = 50;
 /// The metadata allocator.
@@ -27,7 +29,8 @@ const _: () = assert!(
         && CACHES < CENTRAL
         && CENTRAL < SPANS
         && SPANS < SCAVENGER
-        && SCAVENGER < HEAP
+        && SCAVENGER < LIMITS
+        && LIMITS < HEAP
         && HEAP < METADATA
         && METADATA < OS,
     "the ranks rise in the order of this file"
