@@ -164,6 +164,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     pub fn rehome(self, span: SpanRef) {
         if span.ownership().is(&self.state.owner.queue) {
             self.rehome_slow(span);
+            self.heed();
         }
     }
 
@@ -206,6 +207,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         if span.class() == LARGE && span.end_large(address) {
             // SAFETY: the object was ended just now.
             unsafe { self.keep_large(span) };
+            self.heed();
             return Ok(());
         }
         // SAFETY: the span and the slot were found at this address; the caller's promise.

@@ -31,17 +31,17 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             let pages = pages + usize::from(guarded);
             self.central.alloc_large(pages, align_pages, Some(&self.state.stash))
         };
-        let span = alloc(Self::rounded_pages(pages)).or_else(|| {
-            self.reclaim();
-            alloc(pages)
-        });
+        let span = alloc(Self::rounded_pages(pages))
+            .or_else(|| self.insist(pages.saturating_mul(PAGE_BYTES), || alloc(pages)));
         let Some(span) = span else { return (core::ptr::null_mut(), false) };
         if guarded {
             // SAFETY: the span is new, so nobody else uses it, and its last page is one too many.
             unsafe { self.put_guard(span) };
         }
         self.note_large(span);
-        (object_of(span), span.zeroed())
+        let object = (object_of(span), span.zeroed());
+        self.heed();
+        object
     }
 
     /// Makes the last page of a large object a guard, or cuts it off if there is none to be had.
@@ -73,17 +73,16 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let align_pages = new.align().div_ceil(PAGE_BYTES);
         // SAFETY: the caller's promise is passed on.
         let move_it = || unsafe { self.central.move_large(span, pages, align_pages) };
-        let moved = move_it() || {
-            self.reclaim();
-            move_it()
-        };
-        if !moved {
+        let again =
+            || self.insist(pages.saturating_mul(PAGE_BYTES), || move_it().then_some(())).is_some();
+        if !move_it() && !again() {
             return core::ptr::null_mut();
         }
         if guarded {
             // SAFETY: the object is the caller's, has no guard where it is now, and a page too many.
             unsafe { self.put_guard(span) };
         }
+        self.heed();
         object_of(span)
     }
 
@@ -139,6 +138,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         // SAFETY: the object was ended just now.
         unsafe { self.keep_large(span) };
+        self.heed();
     }
 
     /// The span of a large object; ends the process if there is none.

@@ -11,6 +11,7 @@ mod empties;
 mod exit;
 mod idle;
 mod large;
+mod limits;
 mod magazines;
 mod policy;
 mod realloc;

@@ -282,6 +282,7 @@ impl Keep for Magazines {
         }
         // SAFETY: this thread is the bin's, and just made room.
         unsafe { bin.keep(object) };
+        cache.heed();
     }
 
     fn settle<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {

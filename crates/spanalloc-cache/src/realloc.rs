@@ -65,9 +65,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let stays = was == is || is && Self::is_guarded(usable_pages(span) * PAGE_BYTES);
         let pages = pages_of(bytes) + usize::from(was);
         // SAFETY: the caller's promise is passed on.
-        stays
+        let resized = stays
             && unsafe { self.central.resize_large(span, pages) }.is_some()
-            && span.is_guarded() == was
+            && span.is_guarded() == was;
+        self.heed();
+        resized
     }
 
     /// # Safety

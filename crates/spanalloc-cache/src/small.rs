@@ -7,6 +7,7 @@ use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, LARGE, Place, SpanRef, class_facts};
 use spanalloc_classes::Class;
 use spanalloc_os::Misuse;
+use spanalloc_pages::PAGE_BYTES;
 use spanalloc_sync::atomic::Ordering;
 
 use crate::bin::{Keep, Load, Spans};
@@ -24,13 +25,19 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         self.wake();
         // A cache that was just taken over from another thread may have some.
         let taken = self.try_alloc_known_of(class).or_else(|| {
-            let refilled = self.refill(class) || {
-                self.reclaim();
-                self.refill(class)
-            };
+            let refilled = self.refill(class) || self.refill_at_last(class);
             if refilled { self.try_alloc_known_of(class) } else { None }
         });
+        self.heed();
         taken.unwrap_or((ptr::null_mut(), false))
+    }
+
+    /// As [`refill`](Self::refill), when that had nothing.
+    #[cold]
+    #[inline(never)]
+    fn refill_at_last(self, class: u8) -> bool {
+        let bytes = class_facts::<C::Table>(class).span_pages as usize * PAGE_BYTES;
+        self.insist(bytes, || self.refill(class).then_some(())).is_some()
     }
 
     /// Brings objects to hand, from the nearest place that has some. The bin has none that could be popped.

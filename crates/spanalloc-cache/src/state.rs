@@ -72,6 +72,8 @@ pub struct CacheState<B> {
     pub(crate) empties: Empties,
     /// By how many bytes what the bins keep has grown.
     pub(crate) grown_bytes: AtomicUsize,
+    /// The call of the heap below that this thread heard last.
+    pub(crate) heard: AtomicUsize,
     /// See [`inside`](CacheState::inside).
     inside: AtomicU8,
     /// How often somebody looked after idle threads since this one was on a slow path.
@@ -109,6 +111,7 @@ impl<B: Bin> CacheState<B> {
             stash: Stash::new(),
             empties: Empties::new(),
             grown_bytes: AtomicUsize::new(0),
+            heard: AtomicUsize::new(0),
             inside: AtomicU8::new(inside),
             age: AtomicU8::new(0),
             untidy: AtomicBool::new(false),

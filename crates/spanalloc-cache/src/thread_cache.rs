@@ -42,8 +42,10 @@ impl<C: Central, P: Policy> ThreadCache<C, P> {
         &self.central
     }
 
+    /// The cache itself, made now if this is its first use; None if there is no memory for it. It does what
+    /// this value does, but delivers no [`Notice`](spanalloc_pages::Notice).
     #[inline(always)]
-    pub(crate) fn cache(&mut self) -> Option<Cache<'_, C, P>> {
+    pub fn cache(&mut self) -> Option<Cache<'_, C, P>> {
         match self.state {
             // SAFETY: the state was registered with these lists, is never unmapped and used through
             // this value only.
@@ -67,15 +69,35 @@ impl<C: Central, P: Policy> ThreadCache<C, P> {
     }
 
     /// Memory for `layout`; None if there is no more. A size of 0 is served as 1.
+    ///
+    /// If the heap has a [`Listener`](spanalloc_pages::Listener), that may be called before this returns, here
+    /// and in the functions below. It must not use this cache.
     #[inline]
     pub fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        NonNull::new(self.cache()?.alloc(layout))
+        let cache = self.cache()?;
+        match cache.try_alloc(layout) {
+            Some(object) => NonNull::new(object),
+            None => Self::alloc_any(cache, layout),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_any(cache: Cache<'_, C, P>, layout: Layout) -> Option<NonNull<u8>> {
+        let object = cache.try_alloc_any(layout).unwrap_or_else(|| {
+            let object = cache.alloc_slow(layout);
+            deliver(cache);
+            object
+        });
+        NonNull::new(object)
     }
 
     /// As [`alloc`](Self::alloc), and every byte is zero.
     #[inline]
     pub fn alloc_zeroed(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        NonNull::new(self.cache()?.alloc_zeroed(layout))
+        let cache = self.cache()?;
+        let object = cache.alloc_zeroed(layout);
+        deliver(cache);
+        NonNull::new(object)
     }
 
     /// Frees an object.
@@ -107,8 +129,19 @@ impl<C: Central, P: Policy> ThreadCache<C, P> {
         layout: Layout,
         new_size: usize,
     ) -> Option<NonNull<u8>> {
+        let cache = self.cache()?;
         // SAFETY: the caller's promise is passed on.
-        NonNull::new(unsafe { self.cache()?.realloc(object.as_ptr(), layout, new_size) })
+        let moved = unsafe { cache.realloc(object.as_ptr(), layout, new_size) };
+        deliver(cache);
+        NonNull::new(moved)
+    }
+}
+
+/// Tells whoever listens to the heap what there is to be told.
+#[inline]
+fn deliver<C: Central, P: Policy>(cache: Cache<'_, C, P>) {
+    if let Some(notice) = cache.take_notice() {
+        notice.deliver();
     }
 }
 
