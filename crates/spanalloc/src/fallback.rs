@@ -2,25 +2,32 @@
 //! without it, into the spans of others.
 
 use core::alloc::Layout;
-use core::ptr::{self, NonNull};
+use core::ptr;
+
+use spanalloc_cache::{Cache, Fast};
 
 use crate::global::Spanalloc;
-use crate::program::Program;
+use crate::program::{Central, Program};
 
-fn raw(object: Option<NonNull<u8>>) -> *mut u8 {
-    object.map_or(ptr::null_mut(), NonNull::as_ptr)
+/// The cache that the fallback is.
+type Shared<'a> = Cache<'a, &'static Central, Fast>;
+
+/// What `alloc` gets from the cache, or null if there is none. Under the lock nobody is told of anything:
+/// whoever calls sees to that.
+fn with_cache(alloc: impl FnOnce(Shared<'_>) -> *mut u8) -> *mut u8 {
+    Spanalloc::fallback().lock().cache().map_or(ptr::null_mut(), alloc)
 }
 
 #[cold]
 #[inline(never)]
 pub(crate) fn alloc_slow(layout: Layout) -> *mut u8 {
-    raw(Spanalloc::fallback().lock().alloc(layout))
+    with_cache(|cache| cache.alloc(layout))
 }
 
 #[cold]
 #[inline(never)]
 pub(crate) fn alloc_zeroed_slow(layout: Layout) -> *mut u8 {
-    raw(Spanalloc::fallback().lock().alloc_zeroed(layout))
+    with_cache(|cache| cache.alloc_zeroed(layout))
 }
 
 /// # Safety
@@ -28,9 +35,6 @@ pub(crate) fn alloc_zeroed_slow(layout: Layout) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub(crate) unsafe fn realloc_slow(object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-    let Some(object) = NonNull::new(object) else {
-        return ptr::null_mut();
-    };
     // SAFETY: the caller's promise is passed on; all caches are over the same lists.
-    raw(unsafe { Spanalloc::fallback().lock().realloc(object, layout, new_size) })
+    with_cache(|cache| unsafe { cache.realloc(object, layout, new_size) })
 }

@@ -1,6 +1,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 
 use crate::fallback;
+use crate::limits::tell;
 use crate::program::{CacheOf, Program};
 use crate::thread;
 
@@ -44,21 +45,32 @@ unsafe impl GlobalAlloc for Spanalloc {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        match thread::cache::<Self>() {
-            Some(cache) => cache.alloc_zeroed(layout),
-            None => fallback::alloc_zeroed_slow(layout),
+        match thread::slot::<Self>().try_alloc_known(layout) {
+            Some((object, zeroed)) => {
+                if !zeroed {
+                    let central = Self::central();
+                    // SAFETY: the object has at least this size.
+                    unsafe { CacheOf::<Self>::fill_with_zeros(central, object, layout.size()) };
+                }
+                object
+            }
+            None => alloc_zeroed_slow(layout),
         }
     }
 
     #[inline]
     unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promise is passed on.
-        unsafe {
+        let moved = unsafe {
             match thread::cache::<Self>() {
                 Some(cache) => cache.realloc(object, layout, new_size),
                 None => fallback::realloc_slow(object, layout, new_size),
             }
+        };
+        if moved != object {
+            tell::<Self>();
         }
+        moved
     }
 }
 
@@ -85,10 +97,23 @@ unsafe fn free_any(object: *mut u8, layout: Layout) {
 #[cold]
 #[inline(never)]
 fn alloc_slow(layout: Layout) -> *mut u8 {
-    match thread::cache_slow::<Spanalloc>() {
+    let object = match thread::cache_slow::<Spanalloc>() {
         Some(cache) => cache.alloc_slow(layout),
         None => fallback::alloc_slow(layout),
-    }
+    };
+    tell::<Spanalloc>();
+    object
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_zeroed_slow(layout: Layout) -> *mut u8 {
+    let object = match thread::cache_slow::<Spanalloc>() {
+        Some(cache) => cache.alloc_zeroed(layout),
+        None => fallback::alloc_zeroed_slow(layout),
+    };
+    tell::<Spanalloc>();
+    object
 }
 
 /// # Safety

@@ -5,6 +5,7 @@ pub mod checked;
 mod fallback;
 mod global;
 mod heap;
+pub mod limits;
 mod program;
 mod slot;
 pub mod stats;

@@ -9,6 +9,7 @@ mod fork;
 mod gate;
 mod global;
 pub(crate) mod heap;
+mod limits;
 mod map;
 mod resize;
 mod shelter;
@@ -27,6 +28,7 @@ use spanalloc_sync::atomic::{AtomicBool, Ordering};
 
 use self::gate::{FAST, Inside, OUTSIDE, Outsider};
 use self::heap::{Cache, GATE};
+pub use self::limits::{Listener, set_hard_limit, set_listener, set_soft_limit};
 pub use self::map::{Use, for_each_run};
 pub use self::resize::{realloc, usable_size};
 use crate::background::{self, Time, Told};
@@ -231,20 +233,34 @@ fn alloc_slow(layout: Layout) -> (*mut u8, bool) {
     if is_early() {
         return (early::alloc(layout.size(), layout.align()), true);
     }
-    match Entry::find() {
+    let (object, notice) = match Entry::find() {
         Entry::Own(cache, _inside) => {
             Checked::central().catch_up();
-            cache.alloc_known(layout)
+            (cache.alloc_known(layout), cache.take_notice())
         }
-        Entry::Outsider(_outsider) => (raw(Checked::fallback().lock().alloc(layout)), false),
-        Entry::Shelter => (raw(shelter::alloc(layout).or_else(|| alloc_at_last(layout))), false),
+        Entry::Outsider(_outsider) => ((alloc_shared(layout), false), None),
+        Entry::Shelter => {
+            let object = shelter::alloc(layout).map(NonNull::as_ptr);
+            ((object.unwrap_or_else(|| alloc_at_last(layout)), false), None)
+        }
+    };
+    // Outside of the gate: who listens may allocate and free.
+    if let Some(notice) = notice {
+        notice.deliver();
     }
+    object
+}
+
+/// Memory from the cache of the threads that have none. If there is something to be told, it waits for the
+/// next thread that has one.
+fn alloc_shared(layout: Layout) -> *mut u8 {
+    Checked::fallback().lock().cache().map_or(ptr::null_mut(), |cache| cache.alloc(layout))
 }
 
 /// Memory from the heap for a thread for which the shelter had none, as soon as it may enter.
-fn alloc_at_last(layout: Layout) -> Option<NonNull<u8>> {
-    let _outsider = if is_inside() { None } else { GATE.wait_as_outsider() }?;
-    Checked::fallback().lock().alloc(layout)
+fn alloc_at_last(layout: Layout) -> *mut u8 {
+    let entered = if is_inside() { None } else { GATE.wait_as_outsider() };
+    entered.map_or(ptr::null_mut(), |_outsider| alloc_shared(layout))
 }
 
 /// Whether this is a signal handler that interrupted the calling thread in the heap.
@@ -254,10 +270,6 @@ fn is_inside() -> bool {
         Stage::Starting => true,
         Stage::Unset | Stage::Ended => false,
     }
-}
-
-fn raw(object: Option<NonNull<u8>>) -> *mut u8 {
-    object.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// Frees an object. Ends the process if no live object starts at this address.

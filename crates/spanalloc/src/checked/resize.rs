@@ -5,6 +5,7 @@ use core::ptr;
 
 use spanalloc_cache::Size;
 use spanalloc_central::Central as _;
+use spanalloc_pages::Notice;
 
 use super::{Checked, Entry, alloc, early, free, is_early, misuse, shelter};
 use crate::program::Program as _;
@@ -48,12 +49,13 @@ pub unsafe fn realloc(object: *mut u8, new_size: usize, align: usize) -> *mut u8
 #[cold]
 #[inline(never)]
 unsafe fn realloc_slow(object: *mut u8, new: Layout) -> *mut u8 {
-    if let Entry::Own(cache, _inside) = Entry::find() {
-        Checked::central().catch_up();
-        // SAFETY: the caller's promise is passed on.
-        if let Ok(moved) = unsafe { cache.realloc_unsized(object, new) } {
-            return moved;
+    // SAFETY: the caller's promise is passed on.
+    if let Some((moved, notice)) = unsafe { realloc_inside(object, new) } {
+        // Outside of the gate: who listens may allocate and free.
+        if let Some(notice) = notice {
+            notice.deliver();
         }
+        return moved;
     }
     // SAFETY: the caller's promise is passed on.
     let bytes = unsafe { usable_size(object) };
@@ -67,6 +69,22 @@ unsafe fn realloc_slow(object: *mut u8, new: Layout) -> *mut u8 {
         }
     }
     moved
+}
+
+/// What becomes of the object in the heap, if the thread may enter and the object is of there, and what is to
+/// be told then.
+///
+/// # Safety
+/// As for [`realloc`].
+unsafe fn realloc_inside(
+    object: *mut u8,
+    new: Layout,
+) -> Option<(*mut u8, Option<Notice<'static>>)> {
+    let Entry::Own(cache, _inside) = Entry::find() else { return None };
+    Checked::central().catch_up();
+    // SAFETY: the caller's promise is passed on.
+    let moved = unsafe { cache.realloc_unsized(object, new) }.ok()?;
+    Some((moved, cache.take_notice()))
 }
 
 /// How many bytes of an object the program may use. Ends the process if no live object starts at this
