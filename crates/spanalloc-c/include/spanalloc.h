@@ -83,6 +83,31 @@ int spanalloc_start_background(void);
 // Gives free memory back to the system. Returns how many bytes that was.
 size_t spanalloc_release(void);
 
+// Sets from how many bytes on memory goes back to the system, as SPANALLOC_SOFT_LIMIT does: free pages
+// first, then what the threads keep, as soon as each comes by. If that is not enough, the function that was
+// given to `spanalloc_on_pressure` is called. No allocation fails for it. SIZE_MAX is no limit.
+//
+// What counts is `committed` of the snapshot, and `metadata`.
+void spanalloc_set_soft_limit(size_t bytes);
+
+// Sets how many bytes there may be at most, counted in the same way, as SPANALLOC_HARD_LIMIT does. An
+// allocation that would take more fails with ENOMEM, once everything free that the thread can reach went
+// back to the system. SIZE_MAX is no limit. If there are more bytes already, they stay.
+void spanalloc_set_hard_limit(size_t bytes);
+
+// Sets what is called, with `context`, when there is more memory than the soft limit and nothing that could
+// be given back: `committed` bytes. It is called once, and not again before the memory was within the limit.
+// Null is nobody.
+//
+// The function is called by a thread that has just allocated, which holds no lock of the allocator: it may
+// allocate and free. What it frees goes back to the system by and by. It leaves errno as it was, and
+// does not throw. A thread may be in the function for one last time after another one has taken its place.
+//
+// # Safety
+// Any thread may call the function with this context, several at the same time.
+void spanalloc_on_pressure(void (*callback)(void *context, size_t committed, size_t limit),
+                           void *context);
+
 // Trusts the program from now on, as with SPANALLOC_CHECK=0: what cannot be freed is left alone
 // instead of ending the process.
 void spanalloc_trust_program(void);

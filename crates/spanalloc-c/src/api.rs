@@ -1,9 +1,9 @@
 //! What this library offers beyond the C library's functions: what `spanalloc.h` declares.
 
-use core::ffi::{c_char, c_int};
+use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::Ordering;
 
-use spanalloc::checked;
+use spanalloc::checked::{self, Listener};
 
 use crate::options::{MAP, STATS};
 use crate::report::{self, Wanted};
@@ -139,6 +139,43 @@ pub extern "C" fn spanalloc_start_background() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_release() -> usize {
     checked::release()
+}
+
+/// Sets from how many bytes on memory goes back to the system, as SPANALLOC_SOFT_LIMIT does: free pages
+/// first, then what the threads keep, as soon as each comes by. If that is not enough, the function that was
+/// given to `spanalloc_on_pressure` is called. No allocation fails for it. SIZE_MAX is no limit.
+///
+/// What counts is `committed` of the snapshot, and `metadata`.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_set_soft_limit(bytes: usize) {
+    checked::set_soft_limit(bytes);
+}
+
+/// Sets how many bytes there may be at most, counted in the same way, as SPANALLOC_HARD_LIMIT does. An
+/// allocation that would take more fails with ENOMEM, once everything free that the thread can reach went
+/// back to the system. SIZE_MAX is no limit. If there are more bytes already, they stay.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_set_hard_limit(bytes: usize) {
+    checked::set_hard_limit(bytes);
+}
+
+/// Sets what is called, with `context`, when there is more memory than the soft limit and nothing that could
+/// be given back: `committed` bytes. It is called once, and not again before the memory was within the limit.
+/// Null is nobody.
+///
+/// The function is called by a thread that has just allocated, which holds no lock of the allocator: it may
+/// allocate and free. What it frees goes back to the system by and by. It leaves errno as it was, and
+/// does not throw. A thread may be in the function for one last time after another one has taken its place.
+///
+/// # Safety
+/// Any thread may call the function with this context, several at the same time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spanalloc_on_pressure(
+    callback: Option<unsafe extern "C" fn(context: *mut c_void, committed: usize, limit: usize)>,
+    context: *mut c_void,
+) {
+    // SAFETY: the caller's promise is passed on.
+    checked::set_listener(callback.map(|call| unsafe { Listener::new(call, context) }));
 }
 
 /// Trusts the program from now on, as with SPANALLOC_CHECK=0: what cannot be freed is left alone

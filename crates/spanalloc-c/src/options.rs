@@ -117,6 +117,8 @@ unsafe fn apply(setting: Setting<'_>) {
         Setting::Report(path) => unsafe { REPORT.set(path) },
         Setting::Background(background) => BACKGROUND.store(background, Ordering::Relaxed),
         Setting::ReportPid(process) => REPORT_PID.store(process, Ordering::Relaxed),
+        Setting::SoftLimit(bytes) => checked::set_soft_limit(bytes),
+        Setting::HardLimit(bytes) => checked::set_hard_limit(bytes),
     }
 }
 

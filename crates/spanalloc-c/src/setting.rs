@@ -19,6 +19,10 @@ pub(crate) enum Setting<'a> {
     ReportPid(c_int),
     /// `SPANALLOC_BACKGROUND`: whether a thread gives memory back.
     Background(bool),
+    /// `SPANALLOC_SOFT_LIMIT`: from how many bytes on memory goes back.
+    SoftLimit(usize),
+    /// `SPANALLOC_HARD_LIMIT`: how many bytes there may be.
+    HardLimit(usize),
     /// Nothing of this library.
     Nothing,
 }
@@ -35,11 +39,14 @@ const OTHERS: [&[u8]; 5] = [
     b"SPANALLOC_WRITE_",
 ];
 
+/// What a size must be.
+const A_SIZE: &str = "a size, such as 500000, 64k or 2GiB";
+
 /// Reads the value of one option; None if it is wrong.
 type Read = for<'a> fn(&'a [u8]) -> Option<Setting<'a>>;
 
 /// All options: the name, what a value must be, and how it is read.
-const OPTIONS: [(&[u8], &str, Read); 6] = [
+const OPTIONS: [(&[u8], &str, Read); 8] = [
     (b"SPANALLOC_CHECK", "0 or 1", |value| switch(value).map(Setting::Check)),
     (b"SPANALLOC_STATS", "0 or 1", |value| switch(value).map(Setting::Stats)),
     (b"SPANALLOC_MAP", "0 or 1", |value| switch(value).map(Setting::Map)),
@@ -50,6 +57,8 @@ const OPTIONS: [(&[u8], &str, Read); 6] = [
     (b"SPANALLOC_REPORT_PID", "the number of a process", |value| {
         number(value).map(Setting::ReportPid)
     }),
+    (b"SPANALLOC_SOFT_LIMIT", A_SIZE, |value| size(value).map(Setting::SoftLimit)),
+    (b"SPANALLOC_HARD_LIMIT", A_SIZE, |value| size(value).map(Setting::HardLimit)),
 ];
 
 /// Bytes of the longest path, its end included.
@@ -89,12 +98,40 @@ fn switch(value: &[u8]) -> Option<bool> {
 }
 
 fn number(value: &[u8]) -> Option<c_int> {
-    let mut number: c_int = 0;
-    for byte in value {
+    decimal(value).and_then(|number| c_int::try_from(number).ok())
+}
+
+/// A number above 0.
+fn decimal(digits: &[u8]) -> Option<usize> {
+    let mut number: usize = 0;
+    for byte in digits {
         let digit = byte.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number = number.checked_mul(10)?.checked_add(c_int::from(digit))?;
+        number = number.checked_mul(10)?.checked_add(usize::from(digit))?;
     }
     (number > 0).then_some(number)
+}
+
+/// What may stand behind a size, and what it is multiplied by: powers of 1024, all of them.
+const UNITS: [(&[u8], usize); 9] = [
+    (b"KiB", 1 << 10),
+    (b"MiB", 1 << 20),
+    (b"GiB", 1 << 30),
+    (b"k", 1 << 10),
+    (b"m", 1 << 20),
+    (b"g", 1 << 30),
+    (b"K", 1 << 10),
+    (b"M", 1 << 20),
+    (b"G", 1 << 30),
+];
+
+/// A number of bytes above 0.
+fn size(value: &[u8]) -> Option<usize> {
+    for (unit, bytes) in UNITS {
+        if let Some(digits) = value.strip_suffix(unit) {
+            return decimal(digits)?.checked_mul(bytes);
+        }
+    }
+    decimal(value)
 }
 
 /// Bytes of a wrong variable that are shown.
@@ -147,6 +184,47 @@ mod tests {
         assert_eq!(read(b"SPANALLOC_BACKGROUND=1"), Ok(Setting::Background(true)));
         assert_eq!(read(b"SPANALLOC_REPORT=a=b"), Ok(Setting::Report(b"a=b")));
         assert_eq!(read(b"SPANALLOC_REPORT_PID=2147483647"), Ok(Setting::ReportPid(c_int::MAX)));
+        assert_eq!(read(b"SPANALLOC_SOFT_LIMIT=2GiB"), Ok(Setting::SoftLimit(2 << 30)));
+        assert_eq!(read(b"SPANALLOC_HARD_LIMIT=1"), Ok(Setting::HardLimit(1)));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let sizes: [(&[u8], usize); 7] = [
+            (b"4096", 4096),
+            (b"3k", 3 << 10),
+            (b"3K", 3 << 10),
+            (b"12KiB", 12 << 10),
+            (b"0512MiB", 512 << 20),
+            (b"7m", 7 << 20),
+            (b"17179869183G", 17_179_869_183 << 30),
+        ];
+        for (text, bytes) in sizes {
+            assert_eq!(size(text), Some(bytes), "{text:?}");
+        }
+        let wrong: [&[u8]; 14] = [
+            b"",
+            b"0",
+            b"0MiB",
+            b"MiB",
+            b"-1",
+            b"+1",
+            b"1.5g",
+            b"1 GiB",
+            b"1GB",
+            b"1gib",
+            b"1kk",
+            b"0x10",
+            b"17179869184G",
+            b"18446744073709551616",
+        ];
+        for text in wrong {
+            assert_eq!(size(text), None, "{text:?}");
+        }
+        assert_eq!(
+            complaint(b"SPANALLOC_HARD_LIMIT=2GB"),
+            "spanalloc: SPANALLOC_HARD_LIMIT=2GB is not a size, such as 500000, 64k or 2GiB; ignored\n"
+        );
     }
 
     #[test]

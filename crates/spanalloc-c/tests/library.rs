@@ -77,6 +77,9 @@ const EXPORTS: &[&str] = &[
     "spanalloc_dump_prometheus",
     "spanalloc_release",
     "spanalloc_start_background",
+    "spanalloc_set_soft_limit",
+    "spanalloc_set_hard_limit",
+    "spanalloc_on_pressure",
     "spanalloc_trust_program",
     "spanalloc_report_at_exit",
 ];

@@ -110,7 +110,8 @@ fn exhaust() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit is valid for writing.
     assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }, 0);
-    assert!(limit.rlim_cur <= 1 << 30, "not in all the memory there is");
+    let own_limit = std::env::var_os("SPANALLOC_HARD_LIMIT").is_some();
+    assert!(limit.rlim_cur <= 1 << 30 || own_limit, "not in all the memory there is");
     let mut least = usize::MAX;
     for size in [1000, 48, 100, 5000, 32_768, 40_000, 100_000, MB, 64] {
         let mut chain = Chain::fill(size);
@@ -142,6 +143,65 @@ fn exhausted_memory_is_null_and_enomem_and_comes_back() {
         let bytes = ended.figure("least");
         assert!(bytes >= least, "{bytes} MB of objects in {limit} MB: {ended:?}");
     }
+}
+
+#[test]
+fn at_the_hard_limit_memory_is_null_and_enomem_and_comes_back() {
+    for (limit, least) in [("32MiB", 20), ("64m", 50), ("100000k", 80)] {
+        // The guard is for the machine.
+        let mut command = with_address_space(900 * MB, common::child("exhaust"));
+        let ended = passes(command.env("SPANALLOC_HARD_LIMIT", limit), 60);
+        let bytes = ended.figure("least");
+        assert!(bytes >= least, "{bytes} MB of objects in {limit}: {ended:?}");
+        assert!(ended.err.is_empty(), "{ended:?}");
+    }
+}
+
+/// Kilobytes of this process that are in memory.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Threads that peak one after the other, and keep nothing but what the allocator keeps for them.
+fn peak_in_turn() {
+    let before = resident();
+    let mut most = 0;
+    let (turn, next) = (std::sync::Mutex::new(()), std::sync::Barrier::new(4));
+    let peak = |size: usize| {
+        for _ in 0..8 {
+            let _turn = turn.lock().unwrap();
+            let blocks: Vec<_> = (0..40 * MB / size).map(|_| malloc(size)).collect();
+            for block in &blocks {
+                assert!(!block.is_null(), "nothing is refused");
+                // SAFETY: the block has this size.
+                unsafe { block.write_bytes(1, size) };
+            }
+            blocks.into_iter().for_each(free);
+        }
+        next.wait();
+    };
+    std::thread::scope(|scope| {
+        for size in [64, 1000, 40_000] {
+            let peak = &peak;
+            scope.spawn(move || peak(size));
+        }
+        next.wait();
+        most = resident() - before;
+    });
+    say("kept", most >> 10);
+}
+
+#[test]
+fn above_the_soft_limit_threads_keep_less() {
+    let ended = passes(&mut common::child("peak in turn"), 60);
+    let without = ended.figure("kept");
+    let mut command = common::child("peak in turn");
+    let ended = passes(command.env("SPANALLOC_SOFT_LIMIT", "48MiB"), 60);
+    let with = ended.figure("kept");
+    eprintln!("{without} MB without a limit, {with} MB with one of 48 MB");
+    assert!(with <= 56, "{with} MB above a limit of 48, {without} without");
 }
 
 /// Makes mappings until the system has no more, and returns where they are.
@@ -317,6 +377,7 @@ fn child() {
     let Some(name) = job() else { return };
     match name.as_str() {
         "exhaust" => exhaust(),
+        "peak in turn" => peak_in_turn(),
         "without mappings" => without_mappings(),
         "more blocks than mappings" => more_blocks_than_mappings(),
         name => {

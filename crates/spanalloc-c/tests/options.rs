@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::job::job;
-use common::limited::passes;
+use common::limited::{passes, run};
 use common::native::{Workshop, skipped};
 use common::{child as child_called, library, preloaded};
 
@@ -95,6 +95,16 @@ fn a_wrong_option_gets_one_line_and_is_ignored() {
         ("SPANALLOC_BACKGROUND", "on", "SPANALLOC_BACKGROUND=on is not 0 or 1"),
         ("SPANALLOC_REPORT", "", "SPANALLOC_REPORT= is not the name of a file"),
         ("SPANALLOC_REPORT_PID", "x", "SPANALLOC_REPORT_PID=x is not the number of a process"),
+        (
+            "SPANALLOC_SOFT_LIMIT",
+            "2GB",
+            "SPANALLOC_SOFT_LIMIT=2GB is not a size, such as 500000, 64k or 2GiB",
+        ),
+        (
+            "SPANALLOC_HARD_LIMIT",
+            "0",
+            "SPANALLOC_HARD_LIMIT=0 is not a size, such as 500000, 64k or 2GiB",
+        ),
         ("SPANALLOC_CHEK", "1", "SPANALLOC_CHEK is not an option"),
     ] {
         let ended = passes(preloaded("/bin/true").env(name, value), LIMIT);
@@ -103,6 +113,23 @@ fn a_wrong_option_gets_one_line_and_is_ignored() {
     let mut command = preloaded("/bin/true");
     command.env("SPANALLOC_REQUIRE_PROGRAMS", "1").env("SPANALLOC_DEMO_ALLOCATOR", "x");
     assert_eq!(passes(&mut command, LIMIT).err, "");
+}
+
+#[test]
+fn limits_are_sizes_and_hold_from_the_start() {
+    for size in ["1073741824", "1048576k", "1024m", "1g", "1G", "1024MiB", "1GiB"] {
+        let mut command = preloaded("/bin/ls");
+        command.env("SPANALLOC_SOFT_LIMIT", size).env("SPANALLOC_HARD_LIMIT", size);
+        let ended = passes(command.arg("/"), LIMIT);
+        assert!(ended.err.is_empty() && ended.out.contains("usr"), "{size}: {ended:?}");
+    }
+    // A program that finds no memory says so, in its own words.
+    let mut command = preloaded("/usr/bin/perl");
+    command.args(["-e", r#"my $x = "a" x $ARGV[0]; print length $x;"#, "30000000"]);
+    assert_eq!(passes(&mut command, LIMIT).out, "30000000");
+    let ended = run(command.env("SPANALLOC_HARD_LIMIT", "16MiB"), LIMIT);
+    assert!(ended.status.code().is_some_and(|code| code != 0), "{ended:?}");
+    assert!(ended.out.is_empty() && !ended.err.contains("spanalloc"), "{ended:?}");
 }
 
 #[test]

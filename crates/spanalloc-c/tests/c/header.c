@@ -13,7 +13,16 @@
         }                                                                      \
     } while (0)
 
+/* Counts how often there was pressure. */
+static void under_pressure(void *context, size_t committed, size_t limit) {
+    if (committed > limit) {
+        ++*(int *)context;
+    }
+    free(malloc(100));
+}
+
 int main(void) {
+    int told = 0;
     struct spanalloc_snapshot before, during, after;
     char *small[100], *large;
     int i;
@@ -50,6 +59,20 @@ int main(void) {
 
     CHECK(spanalloc_start_background() == 0);
     CHECK(spanalloc_start_background() == 0);
+    spanalloc_on_pressure(under_pressure, &told);
+    spanalloc_set_soft_limit(16 << 20);
+    large = (char *)malloc(20 << 20);
+    CHECK(large != NULL && told == 1);
+    free(large);
+    spanalloc_release();
+    spanalloc_set_soft_limit((size_t)-1);
+    spanalloc_on_pressure(NULL, NULL);
+    spanalloc_set_hard_limit(16 << 20);
+    CHECK(malloc(20 << 20) == NULL);
+    spanalloc_set_hard_limit((size_t)-1);
+    large = (char *)malloc(20 << 20);
+    CHECK(large != NULL && told == 1);
+    free(large);
 
     CHECK(spanalloc_dump(1) == 0);
     CHECK(spanalloc_dump(-1) == -1);
