@@ -176,6 +176,11 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
         unsafe { self.inner.clear(at, bytes) }
     }
 
+    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.empty(at, bytes) }
+    }
+
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.expect_use(at, bytes) }

@@ -268,6 +268,12 @@ unsafe impl OsSource for Mmap {
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
+    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the pages are ours and nobody else writes to them, by the caller's promise.
+        if unsafe { system::discard(at, bytes) } { Ok(()) } else { Err(OsError::Unsupported) }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
         system::prefer_huge_pages(at, bytes, true);
     }

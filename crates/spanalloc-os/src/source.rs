@@ -145,6 +145,18 @@ pub unsafe trait OsSource {
         Err(OsError::Unsupported)
     }
 
+    /// Gives the memory behind Ready pages back; they stay Ready, and read as zero from then on. Other threads may
+    /// read them meanwhile, each of their bytes then being what it was or zero.
+    ///
+    /// # Errors
+    /// [`OsError::Unsupported`] where that cannot be; the pages are then as they were.
+    ///
+    /// # Safety
+    /// `bytes` bytes from `at` are whole Ready OS pages of this source, and nobody else writes to them.
+    unsafe fn empty(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
+        Err(OsError::Unsupported)
+    }
+
     /// Says that a Ready range will soon be written to from end to end, so that the system may fill it
     /// with large pages as soon as it is touched. A source is free to ignore it, and does so unless it
     /// says more.
@@ -259,6 +271,11 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).clear(at, bytes) }
+    }
+
+    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).empty(at, bytes) }
     }
 
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {

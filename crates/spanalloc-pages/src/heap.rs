@@ -2,11 +2,12 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use spanalloc_os::{ArenaMap, Geometry, Limited, Native, OsSource, Report};
-use spanalloc_sync::atomic::{AtomicBool, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use spanalloc_sync::{Counter, Lock, rank, spin_pause};
 
 use crate::chunk::segments;
 use crate::held::{Held, State, Use, address_of, page_of};
+use crate::huge::HugePages;
 use crate::limits::{Limits, Notice};
 use crate::metadata::Metadata;
 use crate::pacer::Pacer;
@@ -53,6 +54,8 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
     pub(crate) due: AtomicBool,
     /// Whether somebody else looks at regular times.
     pub(crate) attended: AtomicBool,
+    /// The [`HugePages`] that was chosen.
+    pub(crate) huge: AtomicU8,
     /// How much goes back when. Only tried: whoever finds it held leaves the work to the holder.
     pub(crate) pacer: Lock<Pacer, O::Wait, { rank::SCAVENGER }>,
     pub(crate) limits: Limits<O::Wait>,
@@ -79,6 +82,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             relocations: Counter::new(),
             due: AtomicBool::new(false),
             attended: AtomicBool::new(false),
+            huge: AtomicU8::new(HugePages::FIRST),
             pacer: Lock::new(Pacer::new()),
             limits: Limits::new(),
             state: Lock::new(State::new()),
@@ -251,6 +255,17 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         // SAFETY: pages that were handed out are Ready, of this source, and whole OS pages; nobody else
         // uses them (contract).
         memory.is_some_and(|at| whole && unsafe { self.os.clear(at, pages << PAGE_SHIFT) }.is_ok())
+    }
+
+    unsafe fn empty_metadata(&self, at: NonNull<u8>, bytes: usize) {
+        let (low, page) = (at.addr().get(), self.os.page_bytes());
+        let (from, to) = (low.next_multiple_of(page), (low + bytes) & !(page - 1));
+        if let Some(first) = NonNull::new(at.as_ptr().wrapping_add(from - low)) {
+            if from < to {
+                // SAFETY: metadata is Ready, and these are whole OS pages of it; the caller's promise.
+                let _ = unsafe { self.os.empty(first, to - from) };
+            }
+        }
     }
 
     unsafe fn resident(&self, address: usize, pages: usize) -> usize {

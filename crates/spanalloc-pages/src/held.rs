@@ -7,6 +7,7 @@ use spanalloc_sync::{LockGuard, rank};
 use crate::bitmap::{CHUNK_PAGE_BITS, CHUNK_PAGES};
 use crate::chunk::{Chunk, Segment, segments};
 use crate::heap::PageHeap;
+use crate::huge::HugePages;
 use crate::page_cache::WINDOW_BYTES;
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, PageError, Run};
 use crate::scavenge::Dirt;
@@ -347,15 +348,18 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             return true;
         }
         self.heap.limits.note_committed(self.heap.committed());
-        if self.state.ready >= LARGE_HEAP_PAGES {
-            let high = self.dense_until(page, pages, usage);
-            if low < high && self.all_ready(low, high) {
-                let bytes = ((high - low) as usize) << PAGE_SHIFT;
-                if let Some(memory) = memory_of(low) {
-                    // SAFETY: the pages are ours and Ready, and whole OS pages.
-                    unsafe { self.heap.source().expect_use(memory, bytes) };
-                    self.state.dense = true;
-                }
+        let high = match self.heap.huge_pages() {
+            HugePages::Off => 0,
+            HugePages::Advise if self.state.ready < LARGE_HEAP_PAGES => 0,
+            HugePages::Advise => self.dense_until(page, pages, usage),
+            HugePages::Always => high,
+        };
+        if low < high && self.all_ready(low, high) {
+            let bytes = ((high - low) as usize) << PAGE_SHIFT;
+            if let Some(memory) = memory_of(low) {
+                // SAFETY: the pages are ours and Ready, and whole OS pages.
+                unsafe { self.heap.source().expect_use(memory, bytes) };
+                self.state.dense = true;
             }
         }
         true

@@ -6,6 +6,7 @@ mod chunk;
 mod grow;
 mod heap;
 mod held;
+mod huge;
 mod limits;
 mod metadata;
 mod pacer;
@@ -20,6 +21,7 @@ mod tree;
 mod walk;
 
 pub use heap::PageHeap;
+pub use huge::HugePages;
 pub use limits::{Listener, Notice, Pressure};
 pub use pacer::{
     Advice, Clock, LEAST_KEPT, LONGEST_PIECE, MOST_CREDIT, Pacer, Usage as HeapUsage, WINDOW,

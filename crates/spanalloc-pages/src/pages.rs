@@ -252,6 +252,13 @@ pub unsafe trait Pages {
         false
     }
 
+    /// Gives the memory of whole pages of the system back that lie in `bytes` bytes of metadata from `at` on, as
+    /// far as that can be. Of what is in these bytes, each one is zero afterwards or as it was.
+    ///
+    /// # Safety
+    /// The bytes are of metadata of this heap. Others only read them, by atomics.
+    unsafe fn empty_metadata(&self, _at: NonNull<u8>, _bytes: usize) {}
+
     /// How many pages of a run take memory now, as far as is known: all of them if it is not.
     ///
     /// # Safety
@@ -394,6 +401,11 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn clear(&self, address: usize, pages: usize) -> bool {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).clear(address, pages) }
+    }
+
+    unsafe fn empty_metadata(&self, at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).empty_metadata(at, bytes) }
     }
 
     unsafe fn resident(&self, address: usize, pages: usize) -> usize {

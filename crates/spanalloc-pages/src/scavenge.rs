@@ -142,6 +142,13 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
         self.give_back(&[What::Blocks, What::All], max_pages)
     }
 
+    /// As [`release_free`](Self::release_free); if huge pages were ever asked for, pages that nobody wrote to go
+    /// back, too: as a part of a huge page they have memory.
+    pub fn release_all(&self, max_pages: usize) -> usize {
+        let dense = self.hold().state.dense;
+        if dense { self.release_ready(max_pages) } else { self.release_free(max_pages) }
+    }
+
     /// Gives back what is above the goal, as far as the [`Pacer`](crate::Pacer) allows, but no more than
     /// `pieces` pieces of 2 MB. Returns how long there is nothing more to do; zero if the pieces were not
     /// enough. Does nothing while another thread is in here.

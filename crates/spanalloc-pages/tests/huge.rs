@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Place, Simulated};
 use spanalloc_os::{Any64, OsError, OsSource, Report, Request};
-use spanalloc_pages::{PAGE_BYTES, PageCache, PageHeap, Pages};
+use spanalloc_pages::{HugePages, PAGE_BYTES, PageCache, PageHeap, Pages};
 use spanalloc_sync::Spin;
 
 /// Pages of 2 MB, and of the heap from whose size on huge pages are asked for.
@@ -80,15 +80,19 @@ unsafe impl OsSource for Told {
     }
 }
 
-/// A heap, and the first page of its first block of 2 MB that nothing was taken from.
-fn large_heap() -> (PageHeap<Told, Any64>, usize) {
-    let heap = PageHeap::new(Told {
+fn heap() -> PageHeap<Told, Any64> {
+    PageHeap::new(Told {
         inner: Simulated::new::<Any64>(Place::Low, 4096),
         filled: AtomicBool::new(false),
         asked: Mutex::default(),
         expected: Mutex::default(),
         given_up: Mutex::default(),
-    });
+    })
+}
+
+/// A heap, and the first page of its first block of 2 MB that nothing was taken from.
+fn large_heap() -> (PageHeap<Told, Any64>, usize) {
+    let heap = heap();
     let first = heap.alloc(1, 1).unwrap().address / PAGE_BYTES;
     let next = (first + LARGE_HEAP + 1).next_multiple_of(BLOCK);
     // One by one: nothing is large.
@@ -184,4 +188,46 @@ fn runs_that_are_not_large_say_nothing() {
         heap.alloc(BLOCK / 2 - 1, 1).unwrap();
     }
     assert_eq!((heap.os().asked(), heap.os().expected()), (vec![], vec![]));
+}
+
+#[test]
+fn a_heap_that_is_told_to_never_asks() {
+    let (heap, _) = large_heap();
+    assert_eq!(heap.huge_pages(), HugePages::Advise, "the first choice");
+    heap.set_huge_pages(HugePages::Off);
+    heap.os().filled.store(true, Ordering::Relaxed);
+    heap.alloc(2 * BLOCK, 1).unwrap();
+    heap.alloc(2 * BLOCK, 1).unwrap();
+    let cache = PageCache::new();
+    for _ in 0..3 * THREAD_PAGES {
+        // SAFETY: this thread alone uses the cache.
+        unsafe { heap.alloc_cached(&cache, 1) }.unwrap();
+    }
+    heap.alloc_roomy(4 * BLOCK, 1).unwrap();
+    assert_eq!((heap.os().asked(), heap.os().expected()), (vec![], vec![]));
+    heap.set_huge_pages(HugePages::Advise);
+    heap.alloc_roomy(4 * BLOCK, 1).unwrap();
+    assert_ne!(heap.os().expected(), [], "from then on");
+}
+
+#[test]
+fn a_heap_that_is_told_to_always_asks() {
+    let heap = heap();
+    heap.set_huge_pages(HugePages::Always);
+    assert_eq!(heap.huge_pages(), HugePages::Always);
+    let first = heap.alloc(1, 1).unwrap().address / PAGE_BYTES;
+    let block = |number: usize| (first / BLOCK + number) * BLOCK * PAGE_BYTES;
+    assert_eq!(heap.os().expected(), [(block(0), BLOCK)], "for the first page already");
+    for _ in first % BLOCK + 1..BLOCK {
+        heap.alloc(1, 1).unwrap();
+    }
+    assert_eq!(heap.os().expected(), [], "once for each block");
+    let run = heap.alloc(2 * BLOCK + 1, 1).unwrap();
+    assert_eq!(heap.os().expected(), [(block(1), 3 * BLOCK)]);
+    assert_eq!(heap.os().asked(), [], "nothing has to be known");
+    // SAFETY: nobody uses the run.
+    unsafe { heap.free(run.address, run.pages) }.unwrap();
+    assert_eq!(heap.release_free(usize::MAX), 3 * BLOCK, "whole blocks");
+    heap.alloc(1, 1).unwrap();
+    assert_eq!(heap.os().expected(), [(block(1), BLOCK)], "and again after it went back");
 }
