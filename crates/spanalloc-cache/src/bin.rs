@@ -39,6 +39,11 @@ impl Spans {
         Some(unsafe { SpanRef::from_descriptor(descriptor) })
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_none(&self) -> bool {
+        self.current().is_none() && self.partial.first().is_none() && self.full.first().is_none()
+    }
+
     pub(crate) fn set_current(&self, span: Option<SpanRef>) {
         let raw = span.map_or(ptr::null_mut(), |span| span.as_ptr().as_ptr());
         self.current.store(raw, Ordering::Relaxed);
@@ -65,8 +70,12 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// The spans behind the bin.
     fn spans(&self) -> &Spans;
 
-    /// Puts an all-zero bin of a class of `bytes` to use; does nothing to one in use.
-    fn begin(&self, bytes: usize);
+    /// Puts a bin that is not in use to use, for objects of `bytes`; does nothing to one in use. Returns how many
+    /// bytes it may hold: if that would be more than `room`, two objects.
+    fn begin(&self, bytes: usize, room: usize) -> usize;
+
+    /// How many bytes a bin of objects of `bytes` may hold now, and how many it begins with as a rule.
+    fn holds(&self, bytes: usize) -> (usize, usize);
 
     /// Whether the bin is in use.
     fn is_in_use(&self) -> bool;

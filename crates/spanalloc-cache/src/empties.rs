@@ -17,7 +17,7 @@
 //!
 //! How many are kept follows from use. A round is over when several times as much has been emptied as is
 //! kept; of each class, half of what was there through all of the round goes back then. There are
-//! never more than [`MOST_BYTES`].
+//! never more than 64 MB, or less if a bound is set: see [`Cache::most_empty`].
 
 use spanalloc_central::{Central, Place, SpanList, SpanRef, Stash, class_facts};
 use spanalloc_classes::MAX_CLASSES;
@@ -29,10 +29,8 @@ use crate::cache::Cache;
 use crate::policy::Policy;
 use crate::state::CacheState;
 
-/// The most bytes of empty spans that a thread keeps.
-const MOST_BYTES: usize = 64 << 20;
-/// What is left of them when there were more.
-const TRIMMED_BYTES: usize = MOST_BYTES - MOST_BYTES / 8;
+/// Of the most bytes that may be kept, this part goes when there are more.
+const TRIMMED_PART: usize = 8;
 /// So many bytes may be kept without being needed,
 const SPARE_BYTES: usize = WINDOW_BYTES;
 /// and, while the heap is asked for more pages, so small a part of what the thread's other spans have.
@@ -247,8 +245,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             return unsafe { self.central.release(span, &self.state.stash) };
         };
         empties.push(span);
-        if empties.bytes() > MOST_BYTES {
-            self.trim_to(&held, TRIMMED_BYTES);
+        let most = self.most_empty();
+        if empties.bytes() > most {
+            self.trim_to(&held, most - most / TRIMMED_PART);
         }
         if empties.is_round_over(span) {
             self.release_unneeded(&held);

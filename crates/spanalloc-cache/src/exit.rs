@@ -62,12 +62,12 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     }
 
     /// Closes every cache that was [parked](Self::park).
-    pub(crate) fn close_parked(self) {
-        while let Some(owner) = self.central.take_parked() {
+    pub(crate) fn close_parked(central: &C) {
+        while let Some(owner) = central.take_parked() {
             let state: NonNull<CacheState<P::Bin>> = owner.cast();
             // SAFETY: the owner begins a state, which is never unmapped, was opened with `open`, and is
             // nobody's.
-            unsafe { Self::new(state.as_ref(), self.central).close() };
+            unsafe { Cache::<C, P>::new(state.as_ref(), central).close() };
         }
     }
 
@@ -105,6 +105,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         self.trim_all();
         self.state.reset();
+        self.empty_bins();
         // SAFETY: this thread is the only user of its stash, and its owner owns nothing now.
         unsafe {
             self.central.flush(&self.state.stash);

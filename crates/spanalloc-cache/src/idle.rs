@@ -27,7 +27,8 @@ const LONG_ROUNDS: u8 = 10;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// One round: makes all caches over `central` one round older, and gives back the empty spans of those
-    /// that are idle, or of `all`. Any thread may do so at any time.
+    /// that are idle. With `all`, every cache is as old as can be: it loses its empty spans now, and its
+    /// thread gives back the rest when it comes to a slow path; and those that no thread has are closed. Any thread may do so at any time.
     pub fn tend_idle(central: &C, all: bool) {
         let stash = Stash::new();
         central.for_each_owner(|owner| {
@@ -39,7 +40,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
                 return;
             }
             // Relaxed: a round that gets lost because the thread comes to a slow path is none.
-            let age = state.age.load(Ordering::Relaxed).saturating_add(1);
+            let age =
+                if all { u8::MAX } else { state.age.load(Ordering::Relaxed).saturating_add(1) };
             state.age.store(age, Ordering::Relaxed);
             if state.empties.bytes() > 0 && (all || age > IDLE_ROUNDS) {
                 if let Some(held) = state.empties.hold() {
@@ -49,6 +51,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         });
         // SAFETY: the stash is this call's own.
         unsafe { central.flush(&stash) };
+        if all {
+            Self::close_parked(central);
+        }
     }
 
     /// Notes that the thread is on a slow path; after a long time it gives back what it keeps.

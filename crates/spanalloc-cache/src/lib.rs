@@ -5,6 +5,7 @@
 extern crate std;
 
 mod bin;
+mod bounds;
 mod by_address;
 mod cache;
 mod empties;

@@ -23,8 +23,6 @@ const LEAST: usize = 4;
 const FIRST: usize = 8;
 /// The most bytes of one class that a magazine holds at first, beyond [`LEAST`] objects.
 const FIRST_BYTES: usize = 8 << 10;
-/// By how many bytes the magazines of a thread may grow, all together.
-const GROWTH_BYTES: usize = 512 << 10;
 
 /// A thread that has spans of so many bytes has more descriptors than the nearest of the processor's caches
 /// holds.
@@ -130,14 +128,14 @@ impl Magazines {
 
     /// Doubles the most objects that the magazines hold, if the thread's magazines may still grow that
     /// much.
-    fn grow(&self, bytes: usize, grown_bytes: &AtomicUsize) -> bool {
+    fn grow(&self, bytes: usize, bin_bytes: &AtomicUsize, most: usize) -> bool {
         let limit = self.limit.get();
         let more = limit.min((MAGAZINE_BYTES / bytes).clamp(LEAST, MAGAZINE).saturating_sub(limit));
-        let grown = grown_bytes.load(Ordering::Relaxed) + 2 * more * bytes;
-        if more == 0 || grown > GROWTH_BYTES {
+        let grown = bin_bytes.load(Ordering::Relaxed) + 2 * more * bytes;
+        if more == 0 || grown > most {
             return false;
         }
-        grown_bytes.store(grown, Ordering::Relaxed);
+        bin_bytes.store(grown, Ordering::Relaxed);
         self.limit.set(limit + more);
         self.freed_end.set(self.freed_end.get() + more);
         true
@@ -175,6 +173,11 @@ impl Magazines {
     }
 }
 
+/// How many objects of `bytes` a magazine holds at first.
+fn first_limit(bytes: usize) -> usize {
+    (FIRST_BYTES / bytes.max(1)).clamp(LEAST, FIRST)
+}
+
 impl Bin for Magazines {}
 
 impl Keep for Magazines {
@@ -184,13 +187,20 @@ impl Keep for Magazines {
         &self.spans
     }
 
-    fn begin(&self, bytes: usize) {
-        if !self.is_in_use() {
-            let limit = (FIRST_BYTES / bytes.max(1)).clamp(LEAST, FIRST);
-            self.limit.set(limit);
-            self.freed_top.set(MAGAZINE);
-            self.freed_end.set(MAGAZINE + limit);
+    fn begin(&self, bytes: usize, room: usize) -> usize {
+        if self.is_in_use() {
+            return 0;
         }
+        let first = first_limit(bytes);
+        let limit = if 2 * first * bytes > room { 1 } else { first };
+        self.limit.set(limit);
+        self.freed_top.set(MAGAZINE);
+        self.freed_end.set(MAGAZINE + limit);
+        2 * limit * bytes
+    }
+
+    fn holds(&self, bytes: usize) -> (usize, usize) {
+        (2 * self.limit.get() * bytes, 2 * first_limit(bytes) * bytes)
     }
 
     fn is_in_use(&self) -> bool {
@@ -305,7 +315,8 @@ impl Keep for Magazines {
 impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
     /// Doubles what the magazines of a class hold, as far as the thread may keep that much.
     fn grow(self, bin: &Magazines, class: u8) -> bool {
-        bin.grow(class_facts::<C::Table>(class).bytes as usize, &self.state.grown_bytes)
+        let bytes = class_facts::<C::Table>(class).bytes as usize;
+        bin.grow(bytes, &self.state.bin_bytes, self.most_grown())
     }
 }
 
@@ -412,7 +423,7 @@ mod tests {
     #[test]
     fn a_bin_takes_up_to_its_limit_and_gives_the_newest_first_after_a_swap() {
         let bin = Magazines::new();
-        bin.begin(MAGAZINE_BYTES);
+        bin.begin(MAGAZINE_BYTES, usize::MAX);
         let mut objects = [0u64; LEAST + 1];
         let objects = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
         let (kept, one_more) = (&objects[..LEAST], objects[LEAST]);
@@ -439,28 +450,37 @@ mod tests {
     fn magazines_grow_by_doubling_until_a_bound_or_what_the_thread_may_keep() {
         let grown = AtomicUsize::new(0);
         let bin = Magazines::new();
-        bin.begin(64);
+        bin.begin(64, usize::MAX);
         let mut limits = std::vec![bin.limit.get()];
-        while bin.grow(64, &grown) {
+        while bin.grow(64, &grown, usize::MAX) {
             limits.push(bin.limit.get());
         }
         assert_eq!(limits, [FIRST, 16, 32, 64, MAGAZINE]);
         assert_eq!(grown.load(Ordering::Relaxed), 2 * (MAGAZINE - FIRST) * 64);
         assert_eq!((bin.freed(), bin.freed_end.get()), (0, 2 * MAGAZINE));
         let large = Magazines::new();
-        large.begin(MAGAZINE_BYTES);
-        assert!(!large.grow(MAGAZINE_BYTES, &grown), "there is room for the least only");
+        large.begin(MAGAZINE_BYTES, usize::MAX);
+        assert!(
+            !large.grow(MAGAZINE_BYTES, &grown, usize::MAX),
+            "there is room for the least only"
+        );
         let late = Magazines::new();
-        late.begin(64);
-        grown.store(GROWTH_BYTES - 2 * FIRST * 64, Ordering::Relaxed);
-        assert!(late.grow(64, &grown) && !late.grow(64, &grown), "the thread keeps enough");
+        late.begin(64, 2 * FIRST * 64);
+        let most = grown.load(Ordering::Relaxed) + 2 * FIRST * 64;
+        assert!(
+            late.grow(64, &grown, most) && !late.grow(64, &grown, most),
+            "the thread keeps enough"
+        );
         assert_eq!(late.limit.get(), 2 * FIRST);
+        let narrow = Magazines::new();
+        assert_eq!(narrow.begin(64, 2 * FIRST * 64 - 1), 2 * 64, "no room for more");
+        assert_eq!((narrow.limit.get(), narrow.holds(64)), (1, (2 * 64, 2 * FIRST * 64)));
     }
 
     #[test]
     fn a_load_is_known_to_be_zero_until_the_next_one() {
         let bin = Magazines::new();
-        bin.begin(8);
+        bin.begin(8, usize::MAX);
         // SAFETY: the magazine has room for MAGAZINE objects.
         unsafe { bin.loaded_objects().write(ptr::null_mut()) };
         bin.set_loaded(1, true);

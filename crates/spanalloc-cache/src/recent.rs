@@ -26,10 +26,8 @@ const SMALLEST_PAGES: usize = (32 << 10) / PAGE_BYTES + 1;
 pub(crate) const LARGEST_PAGES: usize = (1280 << 10) / PAGE_BYTES;
 /// What may be kept in any case: 2 MB of memory,
 const LEAST_PAGES: usize = (2 << 20) / PAGE_BYTES;
-/// and this part of the thread's live large objects,
+/// and this part of the thread's live large objects; but never more than [`Cache::most_recent`].
 const PART: usize = 2;
-/// but never more than 32 MB.
-const MOST_PAGES: usize = (32 << 20) / PAGE_BYTES;
 /// So much address space may be kept in any case (16 MB),
 const LEAST_SPACE: usize = (16 << 20) / PAGE_BYTES;
 /// and so many times what the thread's live large objects have,
@@ -117,6 +115,12 @@ impl Recent {
             of_size: [const { OfSize { list: SpanList::new(), last: AtomicPtr::new(ptr::null_mut()) } };
                 SIZES],
         }
+    }
+
+    /// Bytes that count as being in memory.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.weight.load(Ordering::Relaxed) * PAGE_BYTES
     }
 
     /// Counts an object of the thread in or out.
@@ -217,10 +221,10 @@ impl Recent {
             .max_by_key(|span| now.wrapping_sub(Note::of(*span).time))
     }
 
-    /// Whether more memory is kept than should be.
-    fn is_heavy(&self) -> bool {
-        let most = LEAST_PAGES + self.live.load(Ordering::Relaxed) / PART;
-        self.weight.load(Ordering::Relaxed) > most.min(MOST_PAGES)
+    /// Whether more memory is kept than should be, of which more than `most` pages are too many in any case.
+    fn is_heavy(&self, most: usize) -> bool {
+        let wanted = LEAST_PAGES + self.live.load(Ordering::Relaxed) / PART;
+        self.weight.load(Ordering::Relaxed) > wanted.min(most)
     }
 
     /// Whether more address space is kept than should be.
@@ -300,23 +304,24 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             return unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
         }
         recent.put(span, pages);
-        if recent.is_heavy() || recent.is_wide() {
-            self.keep_less_slow(span);
+        let most = self.most_recent() / PAGE_BYTES;
+        if recent.is_heavy(most) || recent.is_wide() {
+            self.keep_less_slow(span, most);
         }
     }
 
-    /// Gives kept spans back until few enough are left. `newest` is one of them.
+    /// Gives kept spans back until few enough are left, of `most` pages at most. `newest` is one of them.
     #[cold]
     #[inline(never)]
-    fn keep_less_slow(self, newest: SpanRef) {
+    fn keep_less_slow(self, newest: SpanRef, most: usize) {
         let (recent, heap) = (&self.state.recent, self.central.heap());
-        if recent.is_heavy() {
+        if recent.is_heavy(most) {
             recent.weigh(heap, newest);
         }
-        if recent.is_heavy() && recent.unknown.load(Ordering::Relaxed) > 0 {
+        if recent.is_heavy(most) && recent.unknown.load(Ordering::Relaxed) > 0 {
             recent.weigh_all(heap);
         }
-        while recent.is_heavy() || recent.is_wide() {
+        while recent.is_heavy(most) || recent.is_wide() {
             let Some(span) = recent.oldest() else { return };
             self.give_back(span);
         }

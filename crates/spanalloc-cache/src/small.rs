@@ -71,8 +71,8 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     pub(crate) fn prepare(self, class: u8) -> &'a P::Bin {
         let bin = self.state.bin(class);
         if !bin.is_in_use() {
-            bin.begin(class_facts::<C::Table>(class).bytes as usize);
-            self.state.set_used(class);
+            self.begin(bin, class_facts::<C::Table>(class).bytes as usize);
+            self.state.set_used(class, true);
         }
         bin
     }
@@ -245,7 +245,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline(never)]
     pub fn reclaim(self) {
         self.reclaim_own();
-        self.close_parked();
+        Self::close_parked(self.central);
     }
 
     /// Gives back what this cache keeps.
@@ -273,6 +273,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         self.trim(0);
         // SAFETY: this thread is the only user of its stash.
         unsafe { self.central.flush(&self.state.stash) };
+        self.rest();
     }
 }
 

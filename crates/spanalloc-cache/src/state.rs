@@ -70,8 +70,10 @@ pub struct CacheState<B> {
     pub(crate) open: OpenSlot,
     pub(crate) stash: Stash,
     pub(crate) empties: Empties,
-    /// By how many bytes what the bins keep has grown.
-    pub(crate) grown_bytes: AtomicUsize,
+    /// How many bytes the bins in use may hold now.
+    pub(crate) bin_bytes: AtomicUsize,
+    /// How many they might hold when they began.
+    pub(crate) begun_bytes: AtomicUsize,
     /// The call of the heap below that this thread heard last.
     pub(crate) heard: AtomicUsize,
     /// See [`inside`](CacheState::inside).
@@ -110,7 +112,8 @@ impl<B: Bin> CacheState<B> {
             open: OpenSlot::new(),
             stash: Stash::new(),
             empties: Empties::new(),
-            grown_bytes: AtomicUsize::new(0),
+            bin_bytes: AtomicUsize::new(0),
+            begun_bytes: AtomicUsize::new(0),
             heard: AtomicUsize::new(0),
             inside: AtomicU8::new(inside),
             age: AtomicU8::new(0),
@@ -135,9 +138,9 @@ impl<B: Bin> CacheState<B> {
         unsafe { self.bins.get_unchecked(usize::from(class)) }
     }
 
-    /// Notes that a bin is in use.
-    pub(crate) fn set_used(&self, class: u8) {
-        self.used.set(class, true);
+    /// Notes whether a bin is in use.
+    pub(crate) fn set_used(&self, class: u8, used: bool) {
+        self.used.set(class, used);
     }
 
     /// The bins in use, so that a cache that ends does not touch the others.
@@ -147,7 +150,8 @@ impl<B: Bin> CacheState<B> {
 
     /// Forgets what an ended cache kept. Its bins are empty already.
     pub(crate) fn reset(&self) {
-        self.grown_bytes.store(0, Ordering::Relaxed);
+        self.bin_bytes.store(0, Ordering::Relaxed);
+        self.begun_bytes.store(0, Ordering::Relaxed);
         self.age.store(0, Ordering::Relaxed);
         self.used.clear();
     }
@@ -194,7 +198,7 @@ mod tests {
         let state = Box::new(CacheState::<crate::Magazines>::empty());
         assert_eq!(state.used_bins().count(), 0);
         for class in [0, 63, 64, 127] {
-            state.set_used(class);
+            state.set_used(class, true);
         }
         assert_eq!(state.used_bins().map(|(class, _)| class).collect::<Vec<_>>(), [0, 63, 64, 127]);
         state.reset();

@@ -179,6 +179,11 @@ impl Words {
     }
 }
 
+/// How many freed objects of `bytes` a bin keeps as a rule: a power of two.
+fn first_places(bytes: usize) -> usize {
+    1 << (KEPT_BYTES / bytes.max(1)).clamp(2, KEPT).ilog2()
+}
+
 impl Bin for Words {}
 
 impl Keep for Words {
@@ -201,14 +206,21 @@ impl Keep for Words {
         &self.spans
     }
 
-    fn begin(&self, bytes: usize) {
+    fn begin(&self, bytes: usize, room: usize) -> usize {
         let most = (RESERVED_BYTES / bytes.max(1)).clamp(2, WORD_SLOTS);
         self.bytes.store(bytes as u32, Ordering::Relaxed);
         self.most.store(most as u8, Ordering::Relaxed);
-        let places = 1 << (KEPT_BYTES / bytes.max(1)).clamp(2, KEPT).ilog2();
-        self.ring.store((places - 1) * KEPT_STEP as u8, Ordering::Relaxed);
+        let first = first_places(bytes);
+        let places = if first * bytes > room { 2 } else { first };
+        self.ring.store((places - 1) as u8 * KEPT_STEP as u8, Ordering::Relaxed);
         self.oldest.store(0, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
+        places * bytes
+    }
+
+    fn holds(&self, bytes: usize) -> (usize, usize) {
+        let ring = usize::from(self.ring.load(Ordering::Relaxed));
+        ((ring / KEPT_STEP as usize + 1) * bytes, first_places(bytes) * bytes)
     }
 
     fn is_in_use(&self) -> bool {

@@ -28,6 +28,11 @@ pub unsafe trait Central {
     /// The page heap below.
     fn heap(&self) -> &Self::Heap;
 
+    /// The most bytes that a thread keeps of what it freed; `usize::MAX` for as many as its use suggests.
+    fn thread_cache(&self) -> usize {
+        usize::MAX
+    }
+
     /// A span of `class` with a free slot that no thread holds, if there is one. It is at
     /// [`Place::Current`](crate::Place::Current) and owned by the cache with `queue`.
     fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef>;
@@ -206,6 +211,11 @@ unsafe impl<C: Central> Central for &C {
     #[inline(always)]
     fn heap(&self) -> &Self::Heap {
         (**self).heap()
+    }
+
+    #[inline]
+    fn thread_cache(&self) -> usize {
+        (**self).thread_cache()
     }
 
     fn take(&self, class: u8, queue: &Queue<Span>) -> Option<SpanRef> {

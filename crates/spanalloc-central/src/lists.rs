@@ -6,7 +6,7 @@ use core::ptr::{self, NonNull};
 use spanalloc_classes::{Class, ClassTable, MAX_CLASSES};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, Pages, Run};
-use spanalloc_sync::atomic::{AtomicBool, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use spanalloc_sync::fault::{self, Fault};
 use spanalloc_sync::{Lock, Padded, Wait, rank};
 
@@ -99,6 +99,8 @@ pub struct CentralLists<T, H: Pages> {
     owners: Register<H::Wait>,
     /// Spans that were left to be delivered or discarded later.
     deferred: Queue<Span>,
+    /// The most bytes that a thread keeps.
+    thread_cache: AtomicUsize,
     table: PhantomData<fn() -> T>,
 }
 
@@ -120,8 +122,18 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
             descriptors: Descriptors::new(tiny_bits.div_ceil(64)),
             owners: Register::new(),
             deferred: Queue::new(),
+            thread_cache: AtomicUsize::new(usize::MAX),
             table: PhantomData,
         }
+    }
+
+    /// Sets the most bytes that each thread keeps of what it freed, beyond the pages that its next spans are cut
+    /// from: half of them as empty spans, a quarter as large objects, a quarter at hand in its bins, and two
+    /// objects of each class in any case. `usize::MAX`, as at first, is as many as its use suggests.
+    ///
+    /// What a thread keeps already it loses as it frees more, and what is at hand when it gives back all.
+    pub fn set_thread_cache(&self, bytes: usize) {
+        self.thread_cache.store(bytes, Ordering::Relaxed);
     }
 
     fn class(&self, class: u8) -> &ClassLists<H::Wait> {
@@ -283,6 +295,11 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
             let _ = unsafe { self.heap.free_cached(&stash.pages, run.address, run.pages) };
         }
         span
+    }
+
+    #[inline]
+    fn thread_cache(&self) -> usize {
+        self.thread_cache.load(Ordering::Relaxed)
     }
 
     unsafe fn recut(

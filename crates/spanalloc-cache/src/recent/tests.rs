@@ -3,9 +3,9 @@ use core::alloc::Layout;
 use spanalloc_central::{Central, CentralLists, SpanRef};
 use spanalloc_classes::Go67;
 use spanalloc_os::Mmap;
-use spanalloc_pages::{PageHeap, Pages};
+use spanalloc_pages::{PAGE_BYTES, PageHeap, Pages};
 
-use super::{LARGEST_PAGES, LEAST_PAGES, LEAST_SPACE, MOST_PAGES, MOST_SPACE, PART, SPACE_FACTOR};
+use super::{LARGEST_PAGES, LEAST_PAGES, LEAST_SPACE, MOST_SPACE, PART, SPACE_FACTOR};
 use crate::policy::{Checked, Fast, Policy};
 use crate::{Snapshot, ThreadCache};
 
@@ -83,6 +83,9 @@ fn free_many(touched: usize, mut each: impl FnMut(usize, &mut ThreadCache<&Lists
         }
     });
 }
+
+/// The most that is kept in any case: 32 MB.
+const MOST_PAGES: usize = (32 << 20) / PAGE_BYTES;
 
 #[test]
 fn the_memory_that_is_kept_is_bounded() {
