@@ -18,6 +18,15 @@
 // The heap is drawn when the process exits, as with SPANALLOC_MAP=1.
 #define SPANALLOC_REPORT_MAP 2
 
+// No memory is asked to be huge pages. What the system does by itself is its own affair.
+#define SPANALLOC_HUGE_PAGES_OFF 0
+
+// Memory that is expected to be filled from end to end is.
+#define SPANALLOC_HUGE_PAGES_ADVISE 1
+
+// All memory is, by blocks of 2 MB.
+#define SPANALLOC_HUGE_PAGES_ALWAYS 2
+
 // What the heap holds, in bytes unless named otherwise. Exact while no other thread is in the
 // allocator; otherwise each number is one that was true at some moment. The sums hold in any case:
 // `committed = live + cached + free + wasted`, `reserved = committed + returned`, and
@@ -107,6 +116,19 @@ void spanalloc_set_hard_limit(size_t bytes);
 // Any thread may call the function with this context, several at the same time.
 void spanalloc_on_pressure(void (*callback)(void *context, size_t committed, size_t limit),
                            void *context);
+
+// Sets the most bytes that each thread keeps of what it freed, as SPANALLOC_THREAD_CACHE does: half of them as
+// pages for small objects of other sizes, a quarter as large objects, a quarter as small ones at hand. SIZE_MAX,
+// as at first, is as many as the thread's use suggests, up to fixed bounds.
+//
+// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and up to 512 KB of
+// pages that the next ones come from. What a thread keeps already goes as it frees more.
+void spanalloc_set_thread_cache(size_t bytes);
+
+// Chooses for which memory the system is asked for huge pages from now on, as SPANALLOC_HUGE_PAGES does: one of
+// SPANALLOC_HUGE_PAGES_OFF, SPANALLOC_HUGE_PAGES_ADVISE, which is the first choice, and
+// SPANALLOC_HUGE_PAGES_ALWAYS. Returns 0, or -1 if it is none of them.
+int spanalloc_set_huge_pages(int choice);
 
 // Trusts the program from now on, as with SPANALLOC_CHECK=0: what cannot be freed is left alone
 // instead of ending the process.

@@ -3,6 +3,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::Ordering;
 
+use spanalloc::HugePages;
 use spanalloc::checked::{self, Listener};
 
 use crate::options::{MAP, STATS};
@@ -17,6 +18,13 @@ pub const SPANALLOC_REPORT_NOTHING: c_int = 0;
 pub const SPANALLOC_REPORT_STATS: c_int = 1;
 /// The heap is drawn when the process exits, as with SPANALLOC_MAP=1.
 pub const SPANALLOC_REPORT_MAP: c_int = 2;
+
+/// No memory is asked to be huge pages. What the system does by itself is its own affair.
+pub const SPANALLOC_HUGE_PAGES_OFF: c_int = 0;
+/// Memory that is expected to be filled from end to end is.
+pub const SPANALLOC_HUGE_PAGES_ADVISE: c_int = 1;
+/// All memory is, by blocks of 2 MB.
+pub const SPANALLOC_HUGE_PAGES_ALWAYS: c_int = 2;
 
 /// What the heap holds, in bytes unless named otherwise. Exact while no other thread is in the
 /// allocator; otherwise each number is one that was true at some moment. The sums hold in any case:
@@ -176,6 +184,32 @@ pub unsafe extern "C" fn spanalloc_on_pressure(
 ) {
     // SAFETY: the caller's promise is passed on.
     checked::set_listener(callback.map(|call| unsafe { Listener::new(call, context) }));
+}
+
+/// Sets the most bytes that each thread keeps of what it freed, as SPANALLOC_THREAD_CACHE does: half of them as
+/// pages for small objects of other sizes, a quarter as large objects, a quarter as small ones at hand. SIZE_MAX,
+/// as at first, is as many as the thread's use suggests, up to fixed bounds.
+///
+/// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and up to 512 KB of
+/// pages that the next ones come from. What a thread keeps already goes as it frees more.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_set_thread_cache(bytes: usize) {
+    checked::set_thread_cache(bytes);
+}
+
+/// Chooses for which memory the system is asked for huge pages from now on, as SPANALLOC_HUGE_PAGES does: one of
+/// SPANALLOC_HUGE_PAGES_OFF, SPANALLOC_HUGE_PAGES_ADVISE, which is the first choice, and
+/// SPANALLOC_HUGE_PAGES_ALWAYS. Returns 0, or -1 if it is none of them.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_set_huge_pages(choice: c_int) -> c_int {
+    let huge = match choice {
+        SPANALLOC_HUGE_PAGES_OFF => HugePages::Off,
+        SPANALLOC_HUGE_PAGES_ADVISE => HugePages::Advise,
+        SPANALLOC_HUGE_PAGES_ALWAYS => HugePages::Always,
+        _ => return -1,
+    };
+    checked::set_huge_pages(huge);
+    0
 }
 
 /// Trusts the program from now on, as with SPANALLOC_CHECK=0: what cannot be freed is left alone

@@ -119,6 +119,8 @@ unsafe fn apply(setting: Setting<'_>) {
         Setting::ReportPid(process) => REPORT_PID.store(process, Ordering::Relaxed),
         Setting::SoftLimit(bytes) => checked::set_soft_limit(bytes),
         Setting::HardLimit(bytes) => checked::set_hard_limit(bytes),
+        Setting::ThreadCache(bytes) => checked::set_thread_cache(bytes),
+        Setting::HugePages(huge) => checked::set_huge_pages(huge),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use core::ffi::c_int;
 
+use spanalloc::HugePages;
+
 use crate::text::{Sink, Text};
 
 /// What a variable asks for.
@@ -23,6 +25,10 @@ pub(crate) enum Setting<'a> {
     SoftLimit(usize),
     /// `SPANALLOC_HARD_LIMIT`: how many bytes there may be.
     HardLimit(usize),
+    /// `SPANALLOC_THREAD_CACHE`: how many bytes a thread keeps.
+    ThreadCache(usize),
+    /// `SPANALLOC_HUGE_PAGES`: for which memory huge pages are asked for.
+    HugePages(HugePages),
     /// Nothing of this library.
     Nothing,
 }
@@ -46,7 +52,7 @@ const A_SIZE: &str = "a size, such as 500000, 64k or 2GiB";
 type Read = for<'a> fn(&'a [u8]) -> Option<Setting<'a>>;
 
 /// All options: the name, what a value must be, and how it is read.
-const OPTIONS: [(&[u8], &str, Read); 8] = [
+const OPTIONS: [(&[u8], &str, Read); 10] = [
     (b"SPANALLOC_CHECK", "0 or 1", |value| switch(value).map(Setting::Check)),
     (b"SPANALLOC_STATS", "0 or 1", |value| switch(value).map(Setting::Stats)),
     (b"SPANALLOC_MAP", "0 or 1", |value| switch(value).map(Setting::Map)),
@@ -59,6 +65,10 @@ const OPTIONS: [(&[u8], &str, Read); 8] = [
     }),
     (b"SPANALLOC_SOFT_LIMIT", A_SIZE, |value| size(value).map(Setting::SoftLimit)),
     (b"SPANALLOC_HARD_LIMIT", A_SIZE, |value| size(value).map(Setting::HardLimit)),
+    (b"SPANALLOC_THREAD_CACHE", A_SIZE, |value| size(value).map(Setting::ThreadCache)),
+    (b"SPANALLOC_HUGE_PAGES", "off, advise or always", |value| {
+        huge_pages(value).map(Setting::HugePages)
+    }),
 ];
 
 /// Bytes of the longest path, its end included.
@@ -93,6 +103,15 @@ fn switch(value: &[u8]) -> Option<bool> {
     match value {
         b"0" => Some(false),
         b"1" => Some(true),
+        _ => None,
+    }
+}
+
+fn huge_pages(value: &[u8]) -> Option<HugePages> {
+    match value {
+        b"off" => Some(HugePages::Off),
+        b"advise" => Some(HugePages::Advise),
+        b"always" => Some(HugePages::Always),
         _ => None,
     }
 }
@@ -185,6 +204,13 @@ mod tests {
         assert_eq!(read(b"SPANALLOC_REPORT=a=b"), Ok(Setting::Report(b"a=b")));
         assert_eq!(read(b"SPANALLOC_REPORT_PID=2147483647"), Ok(Setting::ReportPid(c_int::MAX)));
         assert_eq!(read(b"SPANALLOC_SOFT_LIMIT=2GiB"), Ok(Setting::SoftLimit(2 << 30)));
+        assert_eq!(read(b"SPANALLOC_THREAD_CACHE=1MiB"), Ok(Setting::ThreadCache(1 << 20)));
+        for (value, huge) in
+            [("off", HugePages::Off), ("advise", HugePages::Advise), ("always", HugePages::Always)]
+        {
+            let variable = std::format!("SPANALLOC_HUGE_PAGES={value}");
+            assert_eq!(read(variable.as_bytes()), Ok(Setting::HugePages(huge)));
+        }
         assert_eq!(read(b"SPANALLOC_HARD_LIMIT=1"), Ok(Setting::HardLimit(1)));
     }
 
@@ -255,6 +281,8 @@ mod tests {
                 std::format!("spanalloc: {variable} is not the number of a process; ignored\n");
             assert_eq!(complaint(variable.as_bytes()), line);
         }
+        let line = "spanalloc: SPANALLOC_HUGE_PAGES=1 is not off, advise or always; ignored\n";
+        assert_eq!(complaint(b"SPANALLOC_HUGE_PAGES=1"), line);
         for wrong in
             ["SPANALLOC_STATS", "SPANALLOC_MAP=", "SPANALLOC_MAP=11", "SPANALLOC_BACKGROUND=yes"]
         {

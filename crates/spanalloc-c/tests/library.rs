@@ -80,6 +80,8 @@ const EXPORTS: &[&str] = &[
     "spanalloc_set_soft_limit",
     "spanalloc_set_hard_limit",
     "spanalloc_on_pressure",
+    "spanalloc_set_thread_cache",
+    "spanalloc_set_huge_pages",
     "spanalloc_trust_program",
     "spanalloc_report_at_exit",
 ];

@@ -93,6 +93,12 @@ fn a_wrong_option_gets_one_line_and_is_ignored() {
         ("SPANALLOC_STATS", "yes", "SPANALLOC_STATS=yes is not 0 or 1"),
         ("SPANALLOC_MAP", "", "SPANALLOC_MAP= is not 0 or 1"),
         ("SPANALLOC_BACKGROUND", "on", "SPANALLOC_BACKGROUND=on is not 0 or 1"),
+        ("SPANALLOC_HUGE_PAGES", "", "SPANALLOC_HUGE_PAGES= is not off, advise or always"),
+        (
+            "SPANALLOC_THREAD_CACHE",
+            "0",
+            "SPANALLOC_THREAD_CACHE=0 is not a size, such as 500000, 64k or 2GiB",
+        ),
         ("SPANALLOC_REPORT", "", "SPANALLOC_REPORT= is not the name of a file"),
         ("SPANALLOC_REPORT_PID", "x", "SPANALLOC_REPORT_PID=x is not the number of a process"),
         (
@@ -113,6 +119,18 @@ fn a_wrong_option_gets_one_line_and_is_ignored() {
     let mut command = preloaded("/bin/true");
     command.env("SPANALLOC_REQUIRE_PROGRAMS", "1").env("SPANALLOC_DEMO_ALLOCATOR", "x");
     assert_eq!(passes(&mut command, LIMIT).err, "");
+}
+
+#[test]
+fn programs_run_with_every_choice() {
+    for huge in ["off", "advise", "always"] {
+        for most in ["1", "64k", "1MiB", "1g"] {
+            let mut command = preloaded("/bin/sh");
+            command.env("SPANALLOC_HUGE_PAGES", huge).env("SPANALLOC_THREAD_CACHE", most);
+            let ended = passes(command.args(["-c", "ls / | sort | wc -l"]), LIMIT);
+            assert!(ended.err.is_empty() && !ended.out.is_empty(), "{huge}, {most}: {ended:?}");
+        }
+    }
 }
 
 #[test]

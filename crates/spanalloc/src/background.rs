@@ -79,14 +79,15 @@ pub fn start() -> bool {
 }
 
 /// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
-/// spans of all threads: that of both allocators. Returns how many bytes that was.
+/// spans of all threads: that of both allocators. Returns how many bytes that was. The other threads give back the
+/// rest of what they keep when they next come to a slow path.
 pub fn release() -> usize {
     if let Stage::Live(cache) = thread::stage::<Spanalloc>() {
         cache.reclaim();
     }
     let central = Spanalloc::central();
     CacheOf::<Spanalloc>::tend_idle(central, true);
-    central.heap().release_free(usize::MAX) * PAGE_BYTES + checked::release()
+    central.heap().release_all(usize::MAX) * PAGE_BYTES + checked::release()
 }
 
 /// The time of a program, and of its threads.

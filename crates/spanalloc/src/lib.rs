@@ -10,7 +10,10 @@ mod program;
 mod slot;
 pub mod stats;
 mod thread;
+mod tuning;
 
 pub use background::release;
 pub use checked::Checked;
 pub use global::Spanalloc;
+pub use spanalloc_pages::HugePages;
+pub use tuning::{set_huge_pages, set_thread_cache};

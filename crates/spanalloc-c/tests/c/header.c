@@ -81,6 +81,13 @@ int main(void) {
     CHECK(spanalloc_dump_prometheus(1) == 0);
     CHECK(spanalloc_dump_prometheus(-1) == -1);
 
+    spanalloc_set_thread_cache(1 << 20);
+    CHECK(spanalloc_set_huge_pages(SPANALLOC_HUGE_PAGES_ALWAYS) == 0);
+    CHECK(spanalloc_set_huge_pages(SPANALLOC_HUGE_PAGES_OFF) == 0);
+    CHECK(spanalloc_set_huge_pages(3) == -1);
+    CHECK(spanalloc_set_huge_pages(SPANALLOC_HUGE_PAGES_ADVISE) == 0);
+    spanalloc_set_thread_cache((size_t)-1);
+
     /* What would end the process is left alone from now on. */
     spanalloc_trust_program();
     large = (char *)malloc(100);

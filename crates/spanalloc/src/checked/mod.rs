@@ -23,7 +23,7 @@ use core::time::Duration;
 use spanalloc_cache::{Freed, Snapshot};
 use spanalloc_central::{Central as _, SpanRef};
 use spanalloc_os::Report;
-use spanalloc_pages::PAGE_BYTES;
+use spanalloc_pages::{HugePages, PAGE_BYTES};
 use spanalloc_sync::atomic::{AtomicBool, Ordering};
 
 use self::gate::{FAST, Inside, OUTSIDE, Outsider};
@@ -64,6 +64,16 @@ static TRUSTED: AtomicBool = AtomicBool::new(false);
 /// What comes to light only later, when what other threads freed is taken in, still ends it.
 pub fn trust_program() {
     TRUSTED.store(true, Ordering::Relaxed);
+}
+
+/// As [`set_thread_cache`](crate::set_thread_cache), for [`Checked`] alone.
+pub fn set_thread_cache(bytes: usize) {
+    Checked::central().set_thread_cache(bytes);
+}
+
+/// As [`set_huge_pages`](crate::set_huge_pages), for [`Checked`] alone.
+pub fn set_huge_pages(huge: HugePages) {
+    Checked::central().heap().set_huge_pages(huge);
 }
 
 /// The cache of the calling thread on a fast path, from which a signal handler is kept out.
@@ -418,7 +428,8 @@ fn check_layout(object: *mut u8, size: usize, align: usize) {
 }
 
 /// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
-/// spans of all threads. Returns how many bytes that was.
+/// spans of all threads. Returns how many bytes that was. The other threads give back the rest of what they
+/// keep when they next come to a slow path.
 pub fn release() -> usize {
     if is_early() || !fork::is_watched() {
         return 0;
@@ -437,7 +448,7 @@ pub fn release() -> usize {
     loop {
         let pages = match Entry::find() {
             Entry::Shelter => 0,
-            _entered => Checked::central().heap().release_free(RELEASE_PAGES),
+            _entered => Checked::central().heap().release_all(RELEASE_PAGES),
         };
         released += pages * PAGE_BYTES;
         if pages < RELEASE_PAGES {

@@ -1,0 +1,25 @@
+//! What can be chosen for the allocators of the whole program.
+
+use spanalloc_central::Central as _;
+use spanalloc_pages::HugePages;
+
+use crate::program::Program;
+use crate::{Spanalloc, checked};
+
+/// Sets the most bytes that each thread keeps of what it freed: half of them as pages for small objects of other
+/// sizes, a quarter as large objects, a quarter as small ones at hand. `usize::MAX`, as at first, is as many as
+/// the thread's use suggests, up to fixed bounds.
+///
+/// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and up to 512 KB of
+/// pages that the next ones come from. What a thread keeps already goes as it frees more, and with
+/// [`release`](crate::release).
+pub fn set_thread_cache(bytes: usize) {
+    Spanalloc::central().set_thread_cache(bytes);
+    checked::set_thread_cache(bytes);
+}
+
+/// Chooses for which memory the system is asked for huge pages from now on.
+pub fn set_huge_pages(huge: HugePages) {
+    Spanalloc::central().heap().set_huge_pages(huge);
+    checked::set_huge_pages(huge);
+}

@@ -1,0 +1,330 @@
+//! What threads keep is bounded: idle ones, ended ones, and those that make what others free.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::process::{Command, Stdio};
+use std::ptr;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::time::Duration;
+
+use spanalloc::stats::{self, Snapshot};
+use spanalloc::{Checked, Spanalloc, checked};
+
+const CHILD: &str = "SPANALLOC_TEST_CHILD";
+const MB: usize = 1 << 20;
+
+/// Bytes of this process that are in memory and of no file.
+fn resident() -> usize {
+    rollup("Anonymous:")
+}
+
+fn rollup(name: &str) -> usize {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+}
+
+struct Random(u64);
+
+impl Random {
+    /// A number below `below`.
+    fn below(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695);
+        (self.0 >> 33) as usize % below
+    }
+
+    /// A size whose order of magnitude is as likely as any other.
+    fn size(&mut self, least: usize, most: usize) -> usize {
+        let size = least << self.below((most / least).ilog2() as usize);
+        size + self.below(size)
+    }
+}
+
+/// Objects, each with the address and the layout of the next in it: so nothing else is allocated.
+struct Chain<'a, A: GlobalAlloc> {
+    allocator: &'a A,
+    first: *mut Link,
+}
+
+struct Link {
+    next: *mut Link,
+    layout: Layout,
+}
+
+impl<'a, A: GlobalAlloc> Chain<'a, A> {
+    fn new(allocator: &'a A) -> Self {
+        Self { allocator, first: ptr::null_mut() }
+    }
+
+    /// Makes and fills an object.
+    fn add(&mut self, size: usize) {
+        let layout = Layout::from_size_align(size, 16).unwrap();
+        // SAFETY: the size is that of a link or more, and the object is filled within it.
+        unsafe {
+            let object = self.allocator.alloc(layout);
+            assert!(!object.is_null());
+            object.write_bytes(1, size);
+            object.cast::<Link>().write(Link { next: self.first, layout });
+            self.first = object.cast();
+        }
+    }
+
+    /// Makes and fills objects of `least` to `most` bytes, `bytes` in all.
+    fn fill(&mut self, bytes: usize, (least, most): (usize, usize), random: &mut Random) {
+        let mut left = bytes;
+        while left > 0 {
+            let size = random.size(least, most);
+            self.add(size);
+            left = left.saturating_sub(size);
+        }
+    }
+
+    fn free_all(&mut self) {
+        while !self.first.is_null() {
+            // SAFETY: the object is live and begins with its link.
+            unsafe {
+                let Link { next, layout } = self.first.read();
+                self.allocator.dealloc(self.first.cast(), layout);
+                self.first = next;
+            }
+        }
+    }
+}
+
+/// 400 threads allocate 10 MB each of objects of these sizes, some threads after others, free them, and wait.
+/// What is left for each of them after `come_by`, which each does once, and after one call.
+fn idle_threads<A: GlobalAlloc + Sync>(
+    allocator: &A,
+    sizes: (usize, usize),
+    come_by: fn(&mut Chain<A>),
+) {
+    const THREADS: usize = 400;
+    const AT_ONCE: usize = 20;
+    let all = Barrier::new(THREADS + 1);
+    let some = [(); THREADS / AT_ONCE].map(|()| Barrier::new(AT_ONCE + 1));
+    std::thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (all, some) = (&all, &some[number / AT_ONCE]);
+            scope.spawn(move || {
+                let mut chain = Chain::new(allocator);
+                all.wait();
+                some.wait();
+                chain.fill(10 * MB, sizes, &mut Random(number as u64));
+                some.wait();
+                chain.free_all();
+                some.wait();
+                all.wait();
+                come_by(&mut chain);
+                chain.free_all();
+                all.wait();
+                all.wait();
+            });
+        }
+        all.wait();
+        let before = resident();
+        let a_thread = || resident().saturating_sub(before) / THREADS / 1024;
+        for some in &some {
+            some.wait();
+            some.wait();
+            some.wait();
+            spanalloc::release();
+        }
+        println!("before they came by: {} KB a thread", a_thread());
+        all.wait();
+        all.wait();
+        println!("when they came by: {} KB a thread", a_thread());
+        spanalloc::release();
+        let left = a_thread();
+        println!("in the end: {left} KB a thread");
+        all.wait();
+        assert!(left <= 64, "{left} KB");
+    });
+}
+
+/// Comes to a slow path with an object that no thread keeps.
+fn come_by<A: GlobalAlloc>(chain: &mut Chain<A>) {
+    chain.fill(1, (2 * MB, 4 * MB), &mut Random(0));
+}
+
+/// Pages that are no free pages of a heap, without those that became tables.
+fn pages_in_use(snapshot: fn() -> Snapshot) -> usize {
+    let pages = snapshot().pages;
+    pages.pages_in_use - pages.metadata_pages
+}
+
+/// 200 threads, some after others, allocate 10 MB each, free it, and end.
+fn ended_threads<A: GlobalAlloc + Sync>(allocator: &A, snapshot: fn() -> Snapshot) {
+    let (before, pages) = (resident(), pages_in_use(snapshot));
+    for round in 0..10 {
+        std::thread::scope(|scope| {
+            for number in 0..20 {
+                scope.spawn(move || {
+                    let mut chain = Chain::new(allocator);
+                    chain.fill(10 * MB, (24, MB), &mut Random(round * 20 + number));
+                    chain.free_all();
+                });
+            }
+        });
+    }
+    // The end of a scope does not wait for what a thread does after its last own word.
+    let mut left = usize::MAX;
+    for _ in 0..1000 {
+        left = (pages_in_use(snapshot) - pages) * 8192;
+        if left <= 2 * MB {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    println!("parked: {} KB", left / 1024);
+    assert!(left <= 2 * MB, "{left} bytes");
+    spanalloc::release();
+    let growth = resident().saturating_sub(before);
+    println!("left: {} KB", growth / 1024);
+    assert_eq!(pages_in_use(snapshot), pages);
+    assert!(growth <= 4 * MB, "{growth} bytes: the tables, of a peak of 200 MB");
+}
+
+/// One thread makes 3 million objects, another frees them.
+fn pipeline<A: GlobalAlloc + Sync>(allocator: &A) {
+    const COUNT: usize = 3_000_000;
+    const SIZES: (usize, usize) = (16, 1016);
+    let ring = [const { AtomicPtr::new(ptr::null_mut::<u8>()) }; 1024];
+    let layout = |random: &mut Random| {
+        Layout::from_size_align(SIZES.0 + random.below(SIZES.1 - SIZES.0), 8).unwrap()
+    };
+    let place = |number: usize| &ring[number % ring.len()];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random(11);
+            for number in 0..COUNT {
+                let object = loop {
+                    let object = place(number).swap(ptr::null_mut(), Ordering::Acquire);
+                    if !object.is_null() {
+                        break object;
+                    }
+                    std::thread::yield_now();
+                };
+                // SAFETY: the other thread made it with this layout.
+                unsafe { allocator.dealloc(object, layout(&mut random)) };
+            }
+        });
+        let (mut random, mut early) = (Random(11), 0);
+        for number in 0..COUNT {
+            if number == COUNT / 10 {
+                early = rollup("Rss:");
+            }
+            let layout = layout(&mut random);
+            // SAFETY: the size is not 0, and the object has it.
+            let object = unsafe {
+                let object = allocator.alloc(layout);
+                object.write_bytes(1, layout.size());
+                object
+            };
+            while !place(number).load(Ordering::Relaxed).is_null() {
+                std::thread::yield_now();
+            }
+            place(number).store(object, Ordering::Release);
+        }
+        let late = rollup("Rss:");
+        println!("{} KB after a tenth, {} KB in the end", early / 1024, late / 1024);
+        assert!(late <= early + early / 10, "{early} {late}");
+    });
+}
+
+/// A peak of 128 MB, of which 90 % are freed at random; then as much is allocated again in objects of other
+/// sizes, while nearly every span of the peak has a live one. `most` is how many percent of what the objects have may be in memory.
+fn fragments<A: GlobalAlloc>(allocator: &A, most: usize) {
+    let before = resident();
+    let mut random = Random(5);
+    let mut kept = Chain::new(allocator);
+    let mut freed = Chain::new(allocator);
+    let (mut live, mut again) = (0, 0);
+    while live + again < 128 * MB {
+        let size = random.size(24, 2048);
+        let (chain, bytes) = match random.below(10) {
+            0 => (&mut kept, &mut live),
+            _ => (&mut freed, &mut again),
+        };
+        chain.add(size);
+        *bytes += size;
+    }
+    freed.free_all();
+    let low = resident() - before;
+    println!("{} KB for {} KB of the peak", low / 1024, live / 1024);
+    while live < 128 * MB {
+        let size = random.size(40, 16 << 10) * 5 / 4;
+        kept.add(size);
+        live += size;
+    }
+    let percent = (resident() - before) * 100 / live;
+    println!("{percent} % of {} MB", live / MB);
+    kept.free_all();
+    assert!(percent <= most, "{percent}");
+}
+
+#[test]
+fn child() {
+    match std::env::var(CHILD).as_deref() {
+        Err(_) => {}
+        Ok("idle, small") => idle_threads(&Spanalloc, (24, 1024), come_by),
+        Ok("idle, mixed") => idle_threads(&Spanalloc, (24, MB), come_by),
+        Ok("idle, small, checked") => idle_threads(&Checked, (24, 1024), come_by),
+        Ok("idle, mixed, checked") => idle_threads(&Checked, (24, MB), come_by),
+        Ok("ended") => ended_threads(&Spanalloc, stats::snapshot),
+        Ok("ended, checked") => ended_threads(&Checked, checked::snapshot),
+        Ok("pipeline") => pipeline(&Spanalloc),
+        Ok("pipeline, checked") => pipeline(&Checked),
+        Ok("fragments") => fragments(&Spanalloc, 200),
+        Ok("fragments, checked") => fragments(&Checked, 200),
+        Ok(other) => panic!("{other}"),
+    }
+}
+
+/// Runs this test binary again, as this child.
+fn run(name: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{name}: {text}");
+    assert!(output.status.success(), "{name}: {text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn idle_threads_keep_little() {
+    run("idle, small");
+    run("idle, mixed");
+    run("idle, small, checked");
+    run("idle, mixed, checked");
+}
+
+#[test]
+fn threads_that_ended_keep_nothing() {
+    run("ended");
+    run("ended, checked");
+}
+
+#[test]
+fn one_makes_what_another_frees() {
+    run("pipeline");
+    run("pipeline, checked");
+}
+
+#[test]
+fn what_many_small_gaps_are_left_in_is_used_again() {
+    run("fragments");
+    run("fragments, checked");
+}
