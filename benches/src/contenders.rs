@@ -10,6 +10,8 @@ pub const CHECKED: &str = "spanalloc checked";
 pub const SYSTEM: &str = "system";
 /// The peer that every ratio is taken to.
 pub const MIMALLOC3: &str = "mimalloc v3";
+/// The same without huge pages, for what these make of the others' ratios to it. It is no peer of its own.
+pub const MIMALLOC3_SMALL: &str = "mimalloc v3, small pages";
 /// The least an allocation can do: a bump allocator that never frees. It is no peer.
 pub const FLOOR: &str = "floor";
 
@@ -35,11 +37,15 @@ impl Contender {
 }
 
 /// All contenders, in the order of the tables.
-pub const ALL: [Contender; 10] = [
+pub const ALL: [Contender; 11] = [
     Contender::new(SPANALLOC, "on_spanalloc", None),
     Contender::new(CHECKED, "on_spanalloc_checked", None),
     Contender::new(SYSTEM, "on_system", None),
     Contender::new(MIMALLOC3, "on_mimalloc3", Some("peer-mimalloc3")),
+    Contender {
+        environment: &[("MIMALLOC_ALLOW_THP", "0")],
+        ..Contender::new(MIMALLOC3_SMALL, "on_mimalloc3", Some("peer-mimalloc3"))
+    },
     Contender::new("mimalloc v2", "on_mimalloc2", Some("peer-mimalloc2")),
     Contender::new("jemalloc", "on_jemalloc", Some("peer-jemalloc")),
     Contender::new("snmalloc", "on_snmalloc", Some("peer-snmalloc")),
@@ -67,7 +73,7 @@ impl Contender {
 /// Whether this is the name of another allocator than spanalloc's own.
 #[must_use]
 pub fn is_peer(name: &str) -> bool {
-    ![SPANALLOC, CHECKED, FLOOR].contains(&name)
+    ![SPANALLOC, CHECKED, MIMALLOC3_SMALL, FLOOR].contains(&name)
 }
 
 /// Whether this is the name of a peer that is built for speed: all but the system's allocator,
