@@ -28,7 +28,8 @@ const LONG_ROUNDS: u8 = 10;
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// One round: makes all caches over `central` one round older, and gives back the empty spans of those
     /// that are idle. With `all`, every cache is as old as can be: it loses its empty spans now, and its
-    /// thread gives back the rest when it comes to a slow path; and those that no thread has are closed. Any thread may do so at any time.
+    /// thread gives back the rest when it comes to a slow path; and those that no thread has are closed. Any
+    /// thread may do so at any time.
     pub fn tend_idle(central: &C, all: bool) {
         let stash = Stash::new();
         central.for_each_owner(|owner| {

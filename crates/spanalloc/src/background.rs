@@ -44,8 +44,8 @@ const ROUND: Duration = Duration::from_secs(1);
 const LEAST_REST: Duration = Duration::from_millis(5);
 /// How long a fork waits for the thread at most: whoever forks in a signal handler may hold what it waits for.
 const AT_MOST: Duration = Duration::from_secs(1);
-/// Pieces of 2 MB that are given back at once.
-const PIECES: usize = 4;
+/// Pieces of 2 MB that are given back at once: a thread that forks waits for no more.
+pub(crate) const PIECES: usize = 4;
 
 /// What a heap is told by the thread, or when it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! of a fork, in a signal handler that interrupted another one of them. None changes `errno`. What
 //! describes the heap says nothing in such a signal handler.
 
+mod background;
 mod early;
 mod fork;
 mod gate;
@@ -18,20 +19,19 @@ pub(crate) mod system;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::compiler_fence;
-use core::time::Duration;
 
 use spanalloc_cache::{Freed, Snapshot};
 use spanalloc_central::{Central as _, SpanRef};
 use spanalloc_os::Report;
-use spanalloc_pages::{HugePages, PAGE_BYTES};
+use spanalloc_pages::HugePages;
 use spanalloc_sync::atomic::{AtomicBool, Ordering};
 
+pub use self::background::{release, start_background};
 use self::gate::{FAST, Inside, OUTSIDE, Outsider};
 use self::heap::{Cache, GATE};
 pub use self::limits::{Listener, set_hard_limit, set_listener, set_soft_limit};
 pub use self::map::{Use, for_each_run};
 pub use self::resize::{realloc, usable_size};
-use crate::background::{self, Time, Told};
 use crate::program::Program;
 use crate::thread::{self, Stage};
 
@@ -53,9 +53,6 @@ use crate::thread::{self, Stage};
 /// [`Spanalloc`](crate::Spanalloc).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked;
-
-/// Pages that are given back to the system at once: 64 MB.
-const RELEASE_PAGES: usize = 8 << 10;
 
 /// Whether the program is trusted: misuse is ignored instead of ending the process.
 static TRUSTED: AtomicBool = AtomicBool::new(false);
@@ -425,59 +422,6 @@ fn check_layout(object: *mut u8, size: usize, align: usize) {
             misuse(report);
         }
     }
-}
-
-/// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
-/// spans of all threads. Returns how many bytes that was. The other threads give back the rest of what they
-/// keep when they next come to a slow path.
-pub fn release() -> usize {
-    if is_early() || !fork::is_watched() {
-        return 0;
-    }
-    match Entry::find() {
-        Entry::Own(cache, _inside) => {
-            Checked::central().catch_up();
-            cache.reclaim();
-            Cache::tend_idle(Checked::central(), true);
-        }
-        Entry::Outsider(_outsider) => Cache::tend_idle(Checked::central(), true),
-        Entry::Shelter => {}
-    }
-    let mut released = 0;
-    // Step by step, so that a thread that forks meanwhile does not wait for all of it.
-    loop {
-        let pages = match Entry::find() {
-            Entry::Shelter => 0,
-            _entered => Checked::central().heap().release_all(RELEASE_PAGES),
-        };
-        released += pages * PAGE_BYTES;
-        if pages < RELEASE_PAGES {
-            return released;
-        }
-    }
-}
-
-/// One round of the background thread. How long there is nothing more to do.
-fn tend(told: Told) -> Duration {
-    // A thread that forks waits for who is inside: no longer than for a few pieces.
-    const PIECES: usize = 4;
-    let central = Checked::central();
-    central.heap().set_attended(told != Told::Left);
-    if told == Told::Left || !fork::is_watched() {
-        return Duration::MAX;
-    }
-    let Some(_outsider) = GATE.enter_as_outsider() else { return Duration::from_millis(50) };
-    if told == Told::Idle {
-        central.catch_up();
-        Cache::tend_idle(central, false);
-    }
-    central.heap().scavenge(&Time::<Checked>::NEW, PIECES)
-}
-
-/// As [`background::start`], for the heap of [`Checked`] alone: a program that has
-/// no other needs nothing of it.
-pub fn start_background() -> bool {
-    !is_early() && background::start_with(1, tend)
 }
 
 /// What the heap of [`Checked`] holds now. Allocates nothing.
