@@ -19,10 +19,9 @@ use std::os::fd::AsRawFd;
 use common::calls::{free, malloc, malloc_trim};
 use common::job::{job, say};
 use common::limited::passes;
-use spanalloc_testkit::resident::{Arenas, mappings};
+use spanalloc_testkit::resident::{Arenas, below, mappings, whole_size};
 
 const MB: usize = 1 << 20;
-const PAGE_BYTES: usize = 8 << 10;
 /// What the child has at most: 1 % of it is more than what the heap makes ready ahead of its use.
 const PEAK: usize = 512 * MB;
 
@@ -75,12 +74,6 @@ fn dump(name: &CStr) -> String {
     text
 }
 
-/// A random number below `limit`.
-fn below(seed: &mut u64, limit: usize) -> usize {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    (*seed >> 33) as usize % limit
-}
-
 fn resident() -> usize {
     mappings().unwrap().iter().map(|it| it.resident).sum()
 }
@@ -95,14 +88,10 @@ struct Program {
 }
 
 impl Program {
-    fn make(&mut self, bytes: usize, [least, most]: [usize; 2]) {
+    fn make(&mut self, bytes: usize, sizes: [usize; 2]) {
         let mut left = bytes;
         while left > 0 {
-            let order = below(&mut self.seed, (most / least).ilog2() as usize);
-            let size = (least << order) + below(&mut self.seed, least << order);
-            // A size to which large objects are rounded up, so that all of them is touched.
-            let step = PAGE_BYTES.max(1 << size.ilog2() >> 3);
-            let size = if size > 32 << 10 { size.next_multiple_of(step) } else { size };
+            let size = whole_size(&mut self.seed, sizes);
             let object = malloc(size);
             assert!(!object.is_null());
             // SAFETY: the object has this size.

@@ -8,6 +8,8 @@ use std::io;
 /// Objects lie in arenas that begin at a multiple of this, and fill it.
 const ARENA_BYTES: usize = 64 << 20;
 
+/// Bytes of an allocator's page.
+const PAGE_BYTES: usize = 8 << 10;
 /// Bytes per allocator page that are touched, so that every page of the kernel is.
 const STEP_BYTES: usize = 4096;
 
@@ -51,6 +53,21 @@ fn parse(text: &str) -> Option<Vec<Mapping>> {
         mappings.push(Mapping { start: hex(start)?, end: hex(end)?, name, resident: 0 });
     }
     Some(mappings)
+}
+
+/// A random number below `limit`.
+pub fn below(seed: &mut u64, limit: usize) -> usize {
+    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    (*seed >> 33) as usize % limit
+}
+
+/// A random size from `least` to about `most`, whose order of magnitude is as likely as any other. A large
+/// one is what large objects are rounded up to, so that all of their pages are touched.
+pub fn whole_size(seed: &mut u64, [least, most]: [usize; 2]) -> usize {
+    let order = below(seed, (most / least).ilog2() as usize);
+    let size = (least << order) + below(seed, least << order);
+    let step = PAGE_BYTES.max(1 << size.ilog2() >> 3);
+    if size > 32 << 10 { size.next_multiple_of(step) } else { size }
 }
 
 /// The arenas of a heap, found by the addresses of its objects.

@@ -10,6 +10,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/chain.rs"]
+mod chain;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::process::{Command, Stdio};
 use std::ptr;
@@ -17,6 +20,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
+use chain::Chain;
 use spanalloc::stats::{self, Snapshot};
 use spanalloc::{Checked, Spanalloc, checked};
 
@@ -50,54 +54,18 @@ impl Random {
     }
 }
 
-/// Objects, each with the address and the layout of the next in it: so nothing else is allocated.
-struct Chain<'a, A: GlobalAlloc> {
-    allocator: &'a A,
-    first: *mut Link,
-}
-
-struct Link {
-    next: *mut Link,
-    layout: Layout,
-}
-
-impl<'a, A: GlobalAlloc> Chain<'a, A> {
-    fn new(allocator: &'a A) -> Self {
-        Self { allocator, first: ptr::null_mut() }
-    }
-
-    /// Makes and fills an object.
-    fn add(&mut self, size: usize) {
-        let layout = Layout::from_size_align(size, 16).unwrap();
-        // SAFETY: the size is that of a link or more, and the object is filled within it.
-        unsafe {
-            let object = self.allocator.alloc(layout);
-            assert!(!object.is_null());
-            object.write_bytes(1, size);
-            object.cast::<Link>().write(Link { next: self.first, layout });
-            self.first = object.cast();
-        }
-    }
-
-    /// Makes and fills objects of `least` to `most` bytes, `bytes` in all.
-    fn fill(&mut self, bytes: usize, (least, most): (usize, usize), random: &mut Random) {
-        let mut left = bytes;
-        while left > 0 {
-            let size = random.size(least, most);
-            self.add(size);
-            left = left.saturating_sub(size);
-        }
-    }
-
-    fn free_all(&mut self) {
-        while !self.first.is_null() {
-            // SAFETY: the object is live and begins with its link.
-            unsafe {
-                let Link { next, layout } = self.first.read();
-                self.allocator.dealloc(self.first.cast(), layout);
-                self.first = next;
-            }
-        }
+/// Adds objects of `least` to `most` bytes, `bytes` in all.
+fn fill<A: GlobalAlloc>(
+    chain: &mut Chain<A>,
+    bytes: usize,
+    (least, most): (usize, usize),
+    random: &mut Random,
+) {
+    let mut left = bytes;
+    while left > 0 {
+        let size = random.size(least, most);
+        chain.add(size);
+        left = left.saturating_sub(size);
     }
 }
 
@@ -119,7 +87,7 @@ fn idle_threads<A: GlobalAlloc + Sync>(
                 let mut chain = Chain::new(allocator);
                 all.wait();
                 some.wait();
-                chain.fill(10 * MB, sizes, &mut Random(number as u64));
+                fill(&mut chain, 10 * MB, sizes, &mut Random(number as u64));
                 some.wait();
                 chain.free_all();
                 some.wait();
@@ -153,7 +121,7 @@ fn idle_threads<A: GlobalAlloc + Sync>(
 
 /// Comes to a slow path with an object that no thread keeps.
 fn come_by<A: GlobalAlloc>(chain: &mut Chain<A>) {
-    chain.fill(1, (2 * MB, 4 * MB), &mut Random(0));
+    fill(chain, 1, (2 * MB, 4 * MB), &mut Random(0));
 }
 
 /// Pages that are no free pages of a heap, without those that became tables.
@@ -170,7 +138,7 @@ fn ended_threads<A: GlobalAlloc + Sync>(allocator: &A, snapshot: fn() -> Snapsho
             for number in 0..20 {
                 scope.spawn(move || {
                     let mut chain = Chain::new(allocator);
-                    chain.fill(10 * MB, (24, MB), &mut Random(round * 20 + number));
+                    fill(&mut chain, 10 * MB, (24, MB), &mut Random(round * 20 + number));
                     chain.free_all();
                 });
             }

@@ -10,12 +10,15 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/chain.rs"]
+mod chain;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::process::{Command, Stdio};
-use std::ptr;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use chain::Chain;
 use spanalloc::{Checked, Spanalloc, background};
 
 const CHILD: &str = "SPANALLOC_TEST_CHILD";
@@ -32,50 +35,18 @@ fn resident() -> usize {
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// Objects of all sizes, each with the address and the size of the next in it.
-struct Chain<'a, A: GlobalAlloc> {
-    allocator: &'a A,
-    first: *mut Link,
-}
-
-struct Link {
-    next: *mut Link,
-    layout: Layout,
-}
-
-impl<A: GlobalAlloc> Chain<'_, A> {
-    /// Allocates and fills `bytes` bytes: half of it in small objects, half in large ones.
-    fn fill(&mut self, bytes: usize, mut seed: usize) {
-        for (least, most) in [(32, 32 << 10), (33 << 10, 4 * MB)] {
-            let mut left = bytes / 2;
-            while left > 0 {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                // As many of each order of size.
-                let span = usize::ilog2(most / least) + 1;
-                let size = (least << ((seed >> 33) as u32 % span)).min(most);
-                let size = size + (seed >> 40) % size / 2;
-                let layout = Layout::from_size_align(size, 16).unwrap();
-                // SAFETY: the size is not 0, and the object is filled within it.
-                unsafe {
-                    let object = self.allocator.alloc(layout);
-                    assert!(!object.is_null());
-                    object.write_bytes(1, size);
-                    object.cast::<Link>().write(Link { next: self.first, layout });
-                    self.first = object.cast();
-                }
-                left = left.saturating_sub(size);
-            }
-        }
-    }
-
-    fn free_all(&mut self) {
-        while !self.first.is_null() {
-            // SAFETY: the object is live and begins with its link.
-            unsafe {
-                let Link { next, layout } = self.first.read();
-                self.allocator.dealloc(self.first.cast(), layout);
-                self.first = next;
-            }
+/// Adds `bytes` bytes of objects: half of it in small ones, half in large ones.
+fn fill<A: GlobalAlloc>(chain: &mut Chain<A>, bytes: usize, mut seed: usize) {
+    for (least, most) in [(32, 32 << 10), (33 << 10, 4 * MB)] {
+        let mut left = bytes / 2;
+        while left > 0 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            // As many of each order of size.
+            let span = usize::ilog2(most / least) + 1;
+            let size = (least << ((seed >> 33) as u32 % span)).min(most);
+            let size = size + (seed >> 40) % size / 2;
+            chain.add(size);
+            left = left.saturating_sub(size);
         }
     }
 }
@@ -92,8 +63,8 @@ fn peak_and_wait<A: GlobalAlloc + Sync>(
         for seed in 0..threads {
             let [full, empty, end] = [&full, &empty, &end];
             scope.spawn(move || {
-                let mut chain = Chain { allocator, first: ptr::null_mut() };
-                chain.fill(PEAK / threads, seed);
+                let mut chain = Chain::new(allocator);
+                fill(&mut chain, PEAK / threads, seed);
                 full.wait();
                 full.wait();
                 chain.free_all();

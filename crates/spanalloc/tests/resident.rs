@@ -13,20 +13,14 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::process::{Command, Stdio};
 
-use spanalloc::stats::{Figures, PAGE_BYTES, Snapshot};
+use spanalloc::stats::{Figures, Snapshot};
 use spanalloc::{Checked, Spanalloc, checked, stats};
-use spanalloc_testkit::resident::{Arenas, mappings};
+use spanalloc_testkit::resident::{Arenas, below, mappings, whole_size};
 
 const CHILD: &str = "SPANALLOC_TEST_CHILD";
 const MB: usize = 1 << 20;
 /// What a child has at most: 1 % of it is more than what the heap makes ready ahead of its use.
 const PEAK: usize = 512 * MB;
-
-/// A random number below `limit`.
-fn below(seed: &mut u64, limit: usize) -> usize {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-    (*seed >> 33) as usize % limit
-}
 
 /// The objects of this process, which are all in memory.
 struct Program<'a, A> {
@@ -41,15 +35,10 @@ struct Program<'a, A> {
 
 impl<A: GlobalAlloc> Program<'_, A> {
     /// Allocates objects between the sizes.
-    fn make(&mut self, bytes: usize, [least, most]: [usize; 2]) {
+    fn make(&mut self, bytes: usize, sizes: [usize; 2]) {
         let mut left = bytes;
         while left > 0 {
-            // As many of each order of size.
-            let order = below(&mut self.seed, (most / least).ilog2() as usize);
-            let size = (least << order) + below(&mut self.seed, least << order);
-            // A size to which large objects are rounded up, so that all of them is touched.
-            let step = PAGE_BYTES.max(1 << size.ilog2() >> 3);
-            let size = if size > 32 << 10 { size.next_multiple_of(step) } else { size };
+            let size = whole_size(&mut self.seed, sizes);
             let layout = Layout::from_size_align(size, 8).unwrap();
             // SAFETY: the size is not 0, and the object is touched within it.
             unsafe {
