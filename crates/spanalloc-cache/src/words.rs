@@ -22,7 +22,7 @@ use core::mem::{offset_of, size_of};
 use core::ptr;
 
 use spanalloc_central::{Central, Put, Reserve, SpanRef, SpanSlot};
-use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::by_address::{Freed, mismatch};
@@ -57,26 +57,26 @@ pub struct Words {
     word: AtomicPtr<AtomicU64>,
     /// Address of the word's first slot.
     base: AtomicUsize,
-    /// Bytes of a slot.
-    bytes: AtomicU32,
-    /// Which word of the span it is.
-    index: AtomicU8,
-    /// The most slots to reserve at once; 0 until the bin is first used.
-    most: AtomicU8,
+    /// Bytes of a slot; 0 until the bin is first used.
+    bytes: AtomicU16,
     /// Whether the slots that were reserved were [`FRESH`] or [`ZEROED`].
     past: AtomicU8,
-    /// The last place of the ring, which has a power of two of them. As all three, in bytes from the first.
+    /// The last place of the ring, which has a power of two of them. As the three that follow, in bytes of
+    /// places.
     ring: AtomicU8,
-    /// The place of the oldest object that is kept, if one is.
+    /// How many objects have to be freed after one before it is ripe.
+    lag: AtomicU32,
+    /// How many of the kept objects were handed out again so far. It goes round, and what exceeds `ring`
+    /// does not count for the place, which is that of the oldest one.
     oldest: AtomicU32,
-    /// The place for the next object that is freed.
+    /// How many objects were kept so far, likewise: the place for the next one.
     next: AtomicU32,
     spans: Spans,
     objects: [Kept; KEPT],
 }
 
-/// A place for a freed object: its address, and its slot; 0 if the place is empty. The address is kept
-/// beside the slot so that whoever gets the object need not wait for what the slot leads to.
+/// A place for a freed object: its address, and its slot. The address is kept beside the slot so that
+/// whoever gets the object need not wait for what the slot leads to.
 #[derive(Debug)]
 struct Kept {
     object: AtomicPtr<u8>,
@@ -107,74 +107,78 @@ impl Words {
     #[inline(always)]
     pub(crate) unsafe fn keep(&self, object: *mut u8, slot: SpanSlot) -> bool {
         let next = self.next.load(Ordering::Relaxed);
-        // SAFETY: `next` is a place of the ring.
-        let place = unsafe { self.place(next) };
-        if place.slot.load(Ordering::Relaxed) != 0 {
+        let kept = next.wrapping_sub(self.oldest.load(Ordering::Relaxed));
+        let ring = u32::from(self.ring.load(Ordering::Relaxed));
+        if kept > ring {
             return false;
         }
+        let place = self.place_in(ring, next);
         place.object.store(object, Ordering::Relaxed);
         place.slot.store(slot.to_bits(), Ordering::Relaxed);
-        self.next.store(self.behind(next, 1), Ordering::Relaxed);
+        self.next.store(next.wrapping_add(KEPT_STEP), Ordering::Relaxed);
         true
     }
 
-    /// A place of the ring.
-    ///
-    /// # Safety
-    /// It came from [`behind`](Self::behind), or is 0.
+    /// The place of the object that was kept after so many others.
     #[inline(always)]
-    unsafe fn place(&self, place: u32) -> &Kept {
-        // SAFETY: at most the last place of the ring, which is one of `objects`.
-        unsafe { &*self.objects.as_ptr().byte_add(place as usize) }
+    fn place(&self, others: u32) -> &Kept {
+        self.place_in(self.ring.load(Ordering::Relaxed).into(), others)
     }
 
-    /// So many places further on.
+    /// As [`place`](Self::place), of a bin with this `ring`.
     #[inline(always)]
-    fn behind(&self, place: u32, places: u32) -> u32 {
-        (place + places * KEPT_STEP) & u32::from(self.ring.load(Ordering::Relaxed))
+    fn place_in(&self, ring: u32, others: u32) -> &Kept {
+        // SAFETY: at most the last place of the ring, which is one of `objects`, and a multiple of a
+        // place's size, as both numbers are.
+        unsafe { &*self.objects.as_ptr().byte_add((others & ring) as usize) }
     }
 
     /// Whether the oldest object that is kept is ripe.
     #[inline(always)]
     fn is_ripe(&self, oldest: u32) -> bool {
-        // SAFETY: a place of the ring.
-        let place = unsafe { self.place(self.behind(oldest, LAG)) };
-        place.slot.load(Ordering::Relaxed) != 0
+        let kept = self.next.load(Ordering::Relaxed).wrapping_sub(oldest);
+        kept > self.lag.load(Ordering::Relaxed)
     }
 
-    /// Takes the oldest object that is kept. None if there is none, or if another thread may have freed
-    /// it, too.
+    /// Takes the oldest object that is kept. None if another thread may have freed it, too.
     ///
     /// # Safety
-    /// The caller is the bin's thread, and this is `oldest`.
+    /// The caller is the bin's thread, this is `oldest`, and an object is kept.
     #[inline(always)]
     unsafe fn pop_kept(&self, oldest: u32) -> Option<*mut u8> {
-        // SAFETY: a place of the ring; what is in it was written by `keep`.
-        let (place, slot) = unsafe {
-            let place = self.place(oldest);
-            (place, SpanSlot::from_bits(place.slot.load(Ordering::Relaxed)))
-        };
-        if slot.to_bits() == 0 || slot.span().may_be_marked() {
+        let place = self.place(oldest);
+        // SAFETY: what is in the place of a kept object was written by `keep`.
+        let slot = unsafe { SpanSlot::from_bits(place.slot.load(Ordering::Relaxed)) };
+        if slot.span().may_be_marked() {
             return None;
         }
         // First this: a fork in between leaves the child a slot less, not one too many.
-        place.slot.store(0, Ordering::Relaxed);
-        self.oldest.store(self.behind(oldest, 1), Ordering::Relaxed);
+        self.oldest.store(oldest.wrapping_add(KEPT_STEP), Ordering::Relaxed);
         // SAFETY: this thread owns the spans of what it keeps, and the flag was looked at.
         unsafe { slot.span().set_live(slot.index()) };
         Some(place.object.load(Ordering::Relaxed))
     }
 
-    /// How many objects are kept.
-    fn kept(&self) -> usize {
-        self.objects.iter().filter(|place| place.slot.load(Ordering::Relaxed) != 0).count()
+    /// The objects that are kept.
+    fn kept(&self) -> impl Iterator<Item = &Kept> {
+        let next = self.next.load(Ordering::Relaxed);
+        let oldest = self.oldest.load(Ordering::Relaxed);
+        (0..next.wrapping_sub(oldest))
+            .step_by(KEPT_STEP as usize)
+            .map(move |others| self.place(oldest.wrapping_add(others)))
+    }
+
+    /// The most slots to reserve at once.
+    fn most(&self) -> usize {
+        let bytes = usize::from(self.bytes.load(Ordering::Relaxed));
+        (RESERVED_BYTES / bytes.max(1)).clamp(2, WORD_SLOTS)
     }
 
     /// Whether this slot of a span is reserved, and never was handed out.
     pub(crate) fn is_next(&self, span: SpanRef, slot: usize) -> bool {
         self.spans.current() == Some(span)
             && self.past.load(Ordering::Relaxed) >= FRESH
-            && slot / WORD_SLOTS == usize::from(self.index.load(Ordering::Relaxed))
+            && span.address_of(slot - slot % WORD_SLOTS) == self.base.load(Ordering::Relaxed)
             && self.reserved.load(Ordering::Relaxed) >> (slot % WORD_SLOTS) & 1 != 0
     }
 }
@@ -191,11 +195,10 @@ impl Keep for Words {
         reserved: AtomicU64::new(0),
         word: AtomicPtr::new(ptr::null_mut()),
         base: AtomicUsize::new(0),
-        bytes: AtomicU32::new(0),
-        index: AtomicU8::new(0),
-        most: AtomicU8::new(0),
+        bytes: AtomicU16::new(0),
         past: AtomicU8::new(0),
         ring: AtomicU8::new(0),
+        lag: AtomicU32::new(0),
         oldest: AtomicU32::new(0),
         next: AtomicU32::new(0),
         spans: Spans::new(),
@@ -207,12 +210,12 @@ impl Keep for Words {
     }
 
     fn begin(&self, bytes: usize, room: usize) -> usize {
-        let most = (RESERVED_BYTES / bytes.max(1)).clamp(2, WORD_SLOTS);
-        self.bytes.store(bytes as u32, Ordering::Relaxed);
-        self.most.store(most as u8, Ordering::Relaxed);
+        self.bytes.store(bytes as u16, Ordering::Relaxed);
         let first = first_places(bytes);
         let places = if first * bytes > room { 2 } else { first };
-        self.ring.store((places - 1) as u8 * KEPT_STEP as u8, Ordering::Relaxed);
+        let ring = (places as u32 - 1) * KEPT_STEP;
+        self.ring.store(ring as u8, Ordering::Relaxed);
+        self.lag.store(ring.min(LAG * KEPT_STEP), Ordering::Relaxed);
         self.oldest.store(0, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
         places * bytes
@@ -224,13 +227,13 @@ impl Keep for Words {
     }
 
     fn is_in_use(&self) -> bool {
-        self.most.load(Ordering::Relaxed) > 0
+        self.bytes.load(Ordering::Relaxed) > 0
     }
 
     fn end(&self) {
         debug_assert!(self.cached() == 0);
         self.word.store(ptr::null_mut(), Ordering::Relaxed);
-        self.most.store(0, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
     }
 
     #[inline(always)]
@@ -249,7 +252,7 @@ impl Keep for Words {
         // SAFETY: with a slot reserved, this is a word of a descriptor, which is never unmapped.
         let word = unsafe { &*self.word.load(Ordering::Relaxed) };
         word.store(word.load(Ordering::Relaxed) & !slot, Ordering::Relaxed);
-        let bytes = self.bytes.load(Ordering::Relaxed) as usize;
+        let bytes = usize::from(self.bytes.load(Ordering::Relaxed));
         let base = self.base.load(Ordering::Relaxed);
         let address = base.wrapping_add(reserved.trailing_zeros() as usize * bytes);
         Some(ptr::with_exposed_provenance_mut(address))
@@ -260,13 +263,14 @@ impl Keep for Words {
         // SAFETY: the caller is the bin's thread, which owns the current span (contract); nothing is
         // reserved of it.
         unsafe {
-            self.pop().or_else(|| self.pop_kept(self.oldest.load(Ordering::Relaxed))).or_else(
-                || {
-                    let loaded =
-                        self.cached() == 0 && self.load(self.spans.current()?) == Load::Loaded;
-                    if loaded { self.pop() } else { None }
-                },
-            )
+            self.pop().or_else(|| {
+                let oldest = self.oldest.load(Ordering::Relaxed);
+                if oldest != self.next.load(Ordering::Relaxed) {
+                    return self.pop_kept(oldest);
+                }
+                let loaded = self.load(self.spans.current()?) == Load::Loaded;
+                if loaded { self.pop() } else { None }
+            })
         }
     }
 
@@ -277,14 +281,14 @@ impl Keep for Words {
     }
 
     fn cached(&self) -> usize {
-        self.kept() + self.reserved.load(Ordering::Relaxed).count_ones() as usize
+        self.kept().count() + self.reserved.load(Ordering::Relaxed).count_ones() as usize
     }
 
     /// Kept objects could not be popped because another thread has freed into a span of theirs: that
     /// is taken in, and it turns out whether one of them was freed twice.
     fn recover<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) -> bool {
         let bin = cache.state.bin(class);
-        if bin.kept() > 0 {
+        if bin.kept().next().is_some() {
             give_back(cache, class);
             cache.drain();
         }
@@ -292,16 +296,14 @@ impl Keep for Words {
     }
 
     unsafe fn load(&self, span: SpanRef) -> Load {
-        let most = self.most.load(Ordering::Relaxed).into();
         // SAFETY: this thread owns the span, and nothing is reserved of it (contract).
-        let found = match unsafe { span.reserve(most) } {
+        let found = match unsafe { span.reserve(self.most()) } {
             Reserve::Some(found) => found,
             Reserve::Exhausted => return Load::Exhausted,
             Reserve::Twice(slot) => return Load::Twice(slot),
         };
         self.word.store(ptr::from_ref(span.bitmap_word(found.word)).cast_mut(), Ordering::Relaxed);
         self.base.store(span.address_of(found.word * WORD_SLOTS), Ordering::Relaxed);
-        self.index.store(found.word as u8, Ordering::Relaxed);
         let past = if !found.fresh {
             0
         } else if span.zeroed() {
@@ -369,13 +371,11 @@ impl Keep for Words {
 /// Gives the objects that a bin keeps back to their spans.
 fn give_back<C: Central, P: Policy<Bin = Words>>(cache: Cache<'_, C, P>, class: u8) {
     let bin = cache.state.bin(class);
-    for place in &bin.objects {
-        // SAFETY: what is in a place was written by `keep`.
+    while let Some(place) = bin.kept().next() {
+        // SAFETY: what is in the place of a kept object was written by `keep`.
         let slot = unsafe { SpanSlot::from_bits(place.slot.load(Ordering::Relaxed)) };
-        if slot.to_bits() == 0 {
-            continue;
-        }
-        place.slot.store(0, Ordering::Relaxed);
+        let oldest = bin.oldest.load(Ordering::Relaxed);
+        bin.oldest.store(oldest.wrapping_add(KEPT_STEP), Ordering::Relaxed);
         // SAFETY: this thread is the bin's, which owns the spans of the objects; each is free by its
         // state.
         unsafe {
@@ -384,8 +384,6 @@ fn give_back<C: Central, P: Policy<Bin = Words>>(cache: Cache<'_, C, P>, class: 
             }
         }
     }
-    bin.oldest.store(0, Ordering::Relaxed);
-    bin.next.store(0, Ordering::Relaxed);
 }
 
 #[cfg(test)]
