@@ -8,6 +8,7 @@ mod bin;
 mod bounds;
 mod by_address;
 mod cache;
+mod depot;
 mod empties;
 mod exit;
 mod idle;

@@ -6,11 +6,13 @@ use core::ptr;
 use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, Put, SpanRef, class_facts};
 use spanalloc_os::Misuse;
+use spanalloc_pages::Pages;
 use spanalloc_sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use spanalloc_sync::prefetch;
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::cache::Cache;
+use crate::depot::Depot;
 use crate::policy::Policy;
 
 /// The most objects a magazine holds.
@@ -56,7 +58,7 @@ impl Index {
 /// two sides of a loop that allocates and frees do not wait for each other's stores. Each magazine
 /// is a stack in one half of `objects`; when the loaded one is empty they change places, without a
 /// copy. They hold few objects at first, and twice as many whenever they were too small, as long as the
-/// thread's magazines may grow.
+/// thread's magazines may grow. When they can hold no more, the freed one is put away in the depot.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Magazines {
@@ -73,6 +75,7 @@ pub struct Magazines {
     /// Whether every loaded object is known to hold zeros.
     zeroed: AtomicBool,
     spans: Spans,
+    depot: Depot,
     objects: [UnsafeCell<*mut u8>; 2 * MAGAZINE],
 }
 
@@ -90,6 +93,7 @@ impl Magazines {
             limit: Index::new(),
             zeroed: AtomicBool::new(false),
             spans: Spans::new(),
+            depot: Depot::new(),
             objects: [const { UnsafeCell::new(ptr::null_mut()) }; 2 * MAGAZINE],
         }
     }
@@ -139,6 +143,43 @@ impl Magazines {
         self.limit.set(limit + more);
         self.freed_end.set(self.freed_end.get() + more);
         true
+    }
+
+    /// Puts the freed magazine away. False if it is small, the thread's magazines may not grow that much,
+    /// or there is no memory.
+    fn put_away<P: Pages>(
+        &self,
+        heap: &P,
+        bytes: usize,
+        bin_bytes: &AtomicUsize,
+        most: usize,
+    ) -> bool {
+        if self.freed() < MAGAZINE {
+            return false;
+        }
+        if self.depot.is_full() {
+            let grown = bin_bytes.load(Ordering::Relaxed) + MAGAZINE * bytes;
+            if grown > most || !self.depot.deepen() {
+                return false;
+            }
+            bin_bytes.store(grown, Ordering::Relaxed);
+        }
+        // SAFETY: the freed magazine has so many objects; the caller is the bin's thread.
+        let done = unsafe { self.depot.push(heap, self.freed_objects()) };
+        if done {
+            self.clear_freed();
+        }
+        done
+    }
+
+    /// Loads the magazine that was put away last, if there is one. The loaded one is empty.
+    fn fetch(&self) -> bool {
+        // SAFETY: the loaded magazine has room for so many; the caller is the bin's thread.
+        let some = unsafe { self.depot.pop(self.loaded_objects()) };
+        if some {
+            self.set_loaded(MAGAZINE, false);
+        }
+        some
     }
 
     /// The loaded objects, the oldest first.
@@ -200,7 +241,8 @@ impl Keep for Magazines {
     }
 
     fn holds(&self, bytes: usize) -> (usize, usize) {
-        (2 * self.limit.get() * bytes, 2 * first_limit(bytes) * bytes)
+        let most = 2 * self.limit.get() + self.depot.room();
+        (most * bytes, 2 * first_limit(bytes) * bytes)
     }
 
     fn is_in_use(&self) -> bool {
@@ -213,6 +255,7 @@ impl Keep for Magazines {
             index.set(0);
         }
         self.limit.set(0);
+        self.depot.end();
     }
 
     #[inline(always)]
@@ -232,11 +275,14 @@ impl Keep for Magazines {
     }
 
     fn cached(&self) -> usize {
-        self.loaded() + self.freed()
+        self.loaded() + self.freed() + self.depot.objects()
     }
 
     fn recover<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) -> bool {
         let bin = cache.state.bin(class);
+        if bin.freed() == 0 && bin.fetch() {
+            return true;
+        }
         let some = bin.freed() > 0;
         if some {
             bin.swap();
@@ -285,7 +331,7 @@ impl Keep for Magazines {
             // That made room.
         } else if bin.loaded() == 0 && bin.spans.current().is_some() {
             bin.swap();
-        } else {
+        } else if !cache.put_away(bin, class) {
             // SAFETY: this thread is the bin's; the magazine holds objects of this class.
             unsafe { empty(cache, class, bin.freed_objects(), bin.freed()) };
             bin.clear_freed();
@@ -299,8 +345,13 @@ impl Keep for Magazines {
         let bin = cache.state.bin(class);
         // SAFETY: this thread is the bin's (contract of `Cache::new`); the magazine holds objects of this
         // class.
-        unsafe { empty(cache, class, bin.freed_objects(), bin.freed()) };
-        bin.clear_freed();
+        unsafe {
+            empty(cache, class, bin.freed_objects(), bin.freed());
+            bin.clear_freed();
+            while bin.depot.pop(bin.freed_objects()) {
+                empty(cache, class, bin.freed_objects(), MAGAZINE);
+            }
+        }
     }
 
     fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
@@ -317,6 +368,12 @@ impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
     fn grow(self, bin: &Magazines, class: u8) -> bool {
         let bytes = class_facts::<C::Table>(class).bytes as usize;
         bin.grow(bytes, &self.state.bin_bytes, self.most_grown())
+    }
+
+    /// Puts the freed magazine of a class away, as far as the thread may keep that much.
+    fn put_away(self, bin: &Magazines, class: u8) -> bool {
+        let bytes = class_facts::<C::Table>(class).bytes as usize;
+        bin.put_away(self.central.heap(), bytes, &self.state.bin_bytes, self.most_grown())
     }
 }
 

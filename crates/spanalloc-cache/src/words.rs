@@ -22,7 +22,9 @@ use core::mem::{offset_of, size_of};
 use core::ptr;
 
 use spanalloc_central::{Central, Put, Reserve, SpanRef, SpanSlot};
-use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::by_address::{Freed, mismatch};

@@ -1,0 +1,122 @@
+//! Full magazines that wait behind a bin's two.
+//!
+//! A program that frees many objects of a class and allocates as many again would have each looked up
+//! and given to its span, to be taken from there again. Full magazines are put away whole instead.
+
+use core::alloc::Layout;
+use core::cell::UnsafeCell;
+use core::ptr;
+
+use spanalloc_pages::Pages;
+use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+
+use crate::magazines::MAGAZINE;
+
+/// The most magazines of one class.
+const MOST: u8 = 8;
+
+/// A magazine that was put away, or room for one. Lives in metadata and stays with its depot.
+#[derive(Debug)]
+#[repr(C)]
+struct Full {
+    /// The one that was put away before.
+    below: AtomicPtr<Full>,
+    objects: [UnsafeCell<*mut u8>; MAGAZINE],
+}
+
+/// A stack of full magazines. The thread whose bin it is uses it alone.
+#[derive(Debug)]
+pub(crate) struct Depot {
+    /// The magazine that was put away last.
+    full: AtomicPtr<Full>,
+    /// Room for more.
+    spare: AtomicPtr<Full>,
+    /// How many magazines there are.
+    count: AtomicU8,
+    /// How many there may be now.
+    depth: AtomicU8,
+}
+
+impl Depot {
+    pub(crate) const fn new() -> Self {
+        Self {
+            full: AtomicPtr::new(ptr::null_mut()),
+            spare: AtomicPtr::new(ptr::null_mut()),
+            count: AtomicU8::new(0),
+            depth: AtomicU8::new(0),
+        }
+    }
+
+    /// How many objects there are.
+    pub(crate) fn objects(&self) -> usize {
+        usize::from(self.count.load(Ordering::Relaxed)) * MAGAZINE
+    }
+
+    /// How many objects there may be now.
+    pub(crate) fn room(&self) -> usize {
+        usize::from(self.depth.load(Ordering::Relaxed)) * MAGAZINE
+    }
+
+    /// Whether no magazine can be put away unless there may be [more](Self::deepen).
+    pub(crate) fn is_full(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == self.depth.load(Ordering::Relaxed)
+    }
+
+    /// Lets there be one magazine more. False if there may be as many as ever.
+    pub(crate) fn deepen(&self) -> bool {
+        let depth = self.depth.load(Ordering::Relaxed);
+        if depth < MOST {
+            self.depth.store(depth + 1, Ordering::Relaxed);
+        }
+        depth < MOST
+    }
+
+    /// Lets there be none. There is none.
+    pub(crate) fn end(&self) {
+        debug_assert!(self.objects() == 0);
+        self.depth.store(0, Ordering::Relaxed);
+    }
+
+    /// Puts away the [`MAGAZINE`] objects at `objects`. False if there is no memory for that.
+    ///
+    /// # Safety
+    /// The caller is the depot's thread, and there are so many.
+    pub(crate) unsafe fn push<P: Pages>(&self, heap: &P, objects: *const *mut u8) -> bool {
+        let mut full = self.spare.load(Ordering::Relaxed);
+        if full.is_null() {
+            let Some(memory) = heap.metadata(Layout::new::<Full>()) else { return false };
+            full = memory.as_ptr().cast();
+        } else {
+            // SAFETY: it came from metadata, which is never unmapped, and all zeroes are valid.
+            self.spare.store(unsafe { &*full }.below.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        // SAFETY: as above; it is in no stack, and there are so many objects (contract).
+        unsafe {
+            ptr::copy_nonoverlapping(objects, (*full).objects.as_ptr().cast_mut().cast(), MAGAZINE);
+            (*full).below.store(self.full.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.full.store(full, Ordering::Relaxed);
+        self.count.store(self.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// Writes the [`MAGAZINE`] objects that were put away last to `objects`, if there are some.
+    ///
+    /// # Safety
+    /// The caller is the depot's thread, and there is room for so many.
+    pub(crate) unsafe fn pop(&self, objects: *mut *mut u8) -> bool {
+        let full = self.full.load(Ordering::Relaxed);
+        if full.is_null() {
+            return false;
+        }
+        self.count.store(self.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        // SAFETY: it is in the stack, so it holds so many; it lives in metadata, which is never unmapped.
+        unsafe {
+            self.full.store((*full).below.load(Ordering::Relaxed), Ordering::Relaxed);
+            ptr::copy_nonoverlapping((*full).objects.as_ptr().cast(), objects, MAGAZINE);
+            (*full).below.store(self.spare.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.spare.store(full, Ordering::Relaxed);
+        true
+    }
+}
