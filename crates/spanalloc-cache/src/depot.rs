@@ -120,3 +120,91 @@ impl Depot {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::vec::Vec;
+
+    use spanalloc_central::{Central as _, CentralLists};
+    use spanalloc_classes::Go67;
+    use spanalloc_os::Mmap;
+    use spanalloc_pages::PageHeap;
+
+    use super::*;
+    use crate::ThreadCache;
+
+    type Lists = CentralLists<Go67, PageHeap<Mmap>>;
+
+    #[test]
+    fn magazines_come_back_whole_and_the_last_one_first() {
+        let heap = PageHeap::<Mmap>::new(Mmap::new());
+        let depot = Depot::new();
+        let magazine =
+            |number: usize| Vec::from_iter((0..MAGAZINE).map(|it| number * MAGAZINE + it));
+        for round in 0..3 {
+            for number in 1..=2 {
+                let objects =
+                    Vec::from_iter(magazine(number).into_iter().map(ptr::without_provenance_mut));
+                assert!(depot.is_full() == (round == 0) && (round > 0 || depot.deepen()));
+                // SAFETY: this thread is the depot's.
+                assert!(unsafe { depot.push(&heap, objects.as_ptr()) });
+            }
+            assert_eq!((depot.objects(), depot.room()), (2 * MAGAZINE, 2 * MAGAZINE));
+            let mut room = [ptr::null_mut::<u8>(); MAGAZINE];
+            for number in [2, 1] {
+                // SAFETY: this thread is the depot's, and there is room.
+                assert!(unsafe { depot.pop(room.as_mut_ptr()) });
+                assert_eq!(Vec::from(room.map(|object| object.addr())), magazine(number));
+            }
+            // SAFETY: as above.
+            assert!(!unsafe { depot.pop(room.as_mut_ptr()) });
+        }
+        // What was made once is used again.
+        let before = heap.stats().metadata_in_use;
+        for _ in 0..2 {
+            // SAFETY: as above.
+            assert!(unsafe { depot.push(&heap, [ptr::null_mut(); MAGAZINE].as_ptr()) });
+        }
+        assert_eq!(heap.stats().metadata_in_use, before);
+    }
+
+    #[test]
+    fn there_are_only_so_many() {
+        let depot = Depot::new();
+        assert_eq!((0..100).filter(|_| depot.deepen()).count(), MOST.into());
+        assert_eq!(depot.room(), usize::from(MOST) * MAGAZINE);
+        depot.end();
+        assert_eq!(depot.room(), 0);
+    }
+
+    #[test]
+    fn a_batch_that_comes_again_is_the_same_objects() {
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
+        let mut cache = ThreadCache::<&Lists>::new(&lists);
+        let layout = Layout::from_size_align(64, 8).unwrap();
+        let batch = (usize::from(MOST) + 2) * MAGAZINE;
+        let mut places = BTreeSet::new();
+        for _ in 0..40 {
+            let objects = Vec::from_iter((0..batch).map(|_| cache.alloc(layout).unwrap()));
+            assert_eq!(BTreeSet::from_iter(&objects).len(), batch);
+            places = objects.iter().map(|object| object.addr().get()).collect();
+            for object in objects {
+                // SAFETY: allocated above with this layout.
+                unsafe { cache.free(object, layout) };
+            }
+        }
+        let again = Vec::from_iter((0..batch).map(|_| cache.alloc(layout).unwrap()));
+        assert!(again.iter().all(|object| places.contains(&object.addr().get())));
+        let snapshot = cache.snapshot().unwrap();
+        assert!(snapshot.adds_up());
+        assert_eq!(snapshot.live_objects(), batch);
+        for object in again {
+            // SAFETY: allocated above with this layout.
+            unsafe { cache.free(object, layout) };
+        }
+        drop(cache);
+        let pages = lists.heap().stats();
+        assert_eq!(pages.pages_in_use, pages.metadata_pages);
+    }
+}

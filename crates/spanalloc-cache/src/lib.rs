@@ -11,6 +11,7 @@ mod cache;
 mod depot;
 mod empties;
 mod exit;
+mod give_back;
 mod idle;
 mod large;
 mod limits;

@@ -1,0 +1,99 @@
+//! Emptying magazines: objects go back to their spans, neighbours together.
+
+use spanalloc_central::remote::Marked;
+use spanalloc_central::{Central, Put, SpanRef, class_facts};
+use spanalloc_os::Misuse;
+use spanalloc_sync::prefetch;
+
+use crate::cache::Cache;
+use crate::policy::Policy;
+
+/// A thread that has spans of so many bytes has more descriptors than the nearest of the processor's caches
+/// holds.
+const MUCH_BYTES: usize = 4 << 20;
+/// The oldest and the newest object of a magazine that are so far apart are among objects of many spans.
+const APART_BYTES: usize = 256 << 10;
+
+/// Gives objects back to their spans.
+///
+/// # Safety
+/// `objects` points to `count` objects of this class, which nobody uses.
+pub(crate) unsafe fn give_back<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    class: u8,
+    objects: *const *mut u8,
+    count: usize,
+) {
+    let facts = class_facts::<C::Table>(class);
+    // SAFETY: index < count where this is called (contract).
+    let address = |index: usize| unsafe { objects.add(index).read() }.addr();
+    prefetch_spans(cache, address, count);
+    let mut index = 0;
+    let mut last = None;
+    while index < count {
+        // Neighbours were often freed one after the other: they need one look at the span map, and those
+        // of one word of the bitmap are given back at once.
+        let known = last.and_then(|span: SpanRef| Some((span, span.slot_at(address(index))?)));
+        let (span, slot) = known
+            .unwrap_or_else(|| Cache::<C, P>::locate(cache.central, class, facts, address(index)));
+        let (word, mut mask) = (slot / 64, 1_u64 << (slot % 64));
+        index += 1;
+        while index < count {
+            let next = span.slot_at(address(index)).filter(|slot| slot / 64 == word);
+            let Some(bit) = next.map(|slot| 1 << (slot % 64)).filter(|bit| mask & bit == 0) else {
+                break;
+            };
+            mask |= bit;
+            index += 1;
+        }
+        last = give_back_word(cache, span, word, mask).then_some(span);
+    }
+}
+
+/// Brings the descriptors of the spans of objects into the processor's cache, all at the same time: one
+/// after the other, each would be waited for. Not where most of them are there, or are the same.
+#[inline]
+fn prefetch_spans<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    address: impl Fn(usize) -> usize,
+    count: usize,
+) {
+    let apart = count > 1 && address(0).abs_diff(address(count - 1)) >= APART_BYTES;
+    if !apart || cache.state.empties.others() < MUCH_BYTES {
+        return;
+    }
+    for index in 0..count {
+        if let Some(span) = cache.central.span_at(address(index)) {
+            prefetch(span.as_ptr().as_ptr());
+        }
+    }
+}
+
+/// Gives slots of one word of a span's bitmap back, which nobody uses. Whether the span is still there.
+fn give_back_word<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    span: SpanRef,
+    word: usize,
+    mask: u64,
+) -> bool {
+    let die =
+        |slot| -> ! { cache.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes()) };
+    if span.ownership().is(&cache.state.owner.queue) {
+        // SAFETY: this thread owns the span, and nobody uses the slots.
+        match unsafe { span.put_all(word, mask) } {
+            Ok(Put::Notify) => cache.rehome_slow(span),
+            Ok(_) => return true,
+            Err(slot) => die(slot),
+        }
+        return false;
+    }
+    // SAFETY: nobody uses the slots; they are not tiny, for tiny slots are only kept by the owner of
+    // their span.
+    match unsafe { span.mark_all(word, mask) } {
+        // SAFETY: the mark gave this thread the token.
+        Ok(Marked::Token) => unsafe { cache.central.deliver(span) },
+        Ok(_) => {}
+        Err(slot) => die(slot),
+    }
+    false
+}
