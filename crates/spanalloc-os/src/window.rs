@@ -9,16 +9,17 @@ use spanalloc_sync::fault::{self, Fault};
 ///
 /// The words go through these states, only forwards and only by the one writer:
 ///
-/// | state  | `table` | `lo`, `len`              | what a lookup sees                                |
-/// |--------|---------|--------------------------|---------------------------------------------------|
-/// | empty  | null    | 0, 0                     | null for every index                              |
-/// | placed | set     | 0, 0                     | null for every index                              |
-/// | open   | set     | `lo`, `len > 0`          | the entry if `lo <= index < lo + len`, else null  |
+/// | state  | `table` | `not_lo`, `hi`           | what a lookup sees                        |
+/// |--------|---------|--------------------------|-------------------------------------------|
+/// | empty  | null    | 0, 0                     | null for every index                      |
+/// | placed | set     | 0, 0                     | null for every index                      |
+/// | open   | set     | `!lo`, `hi`; `lo < hi`   | the entry if `lo <= index < hi`, else null|
 ///
-/// `table` is set once, before the first opening. An open window only grows: `lo` only falls, `lo + len`
-/// only rises, and every entry of the new window is Ready before `lo` is stored, and `lo` before `len`.
-/// A lookup reads them the other way round, and so never a `lo` that is older than the `len`. With a
-/// `lo` that is younger it sees a part of the window of that time: one compare will do.
+/// `table` is set once, before the first opening. An open window only grows: `lo` only falls, `hi`
+/// only rises, and every entry of the new window is Ready before either of the two is stored. So a
+/// lookup that reads `lo` from one time and `hi` from another sees a part of the window of the later
+/// time, and never an entry that was not Ready. The lower bound is kept inverted because then the
+/// empty window is all zeroes, and no mixture of it with an open one is anything but empty.
 ///
 /// `T` is what the entries point to. This is public so that a model can drive it; the allocator
 /// uses it through [`ArenaMap`](crate::ArenaMap).
@@ -26,8 +27,8 @@ use spanalloc_sync::fault::{self, Fault};
 pub struct Window<T> {
     /// Where entry 0 would be: the address of the table less that of its first entry.
     table: AtomicPtr<AtomicPtr<T>>,
-    lo: AtomicUsize,
-    len: AtomicUsize,
+    not_lo: AtomicUsize,
+    hi: AtomicUsize,
 }
 
 impl<T> Window<T> {
@@ -35,20 +36,24 @@ impl<T> Window<T> {
     pub const fn new() -> Self {
         Self {
             table: AtomicPtr::new(ptr::null_mut()),
-            lo: AtomicUsize::new(0),
-            len: AtomicUsize::new(0),
+            not_lo: AtomicUsize::new(0),
+            hi: AtomicUsize::new(0),
         }
     }
 
     /// Where the entry of `index` is, if it is Ready.
     #[inline(always)]
     pub fn entry(&self, index: usize) -> Option<*const AtomicPtr<T>> {
-        // Both Acquires pair with the Release stores in `open`: with a `len` its `lo` is seen, or one that
-        // is younger, and with a `lo` the entries from there on that were Ready then, and `table`.
-        let len = self.len.load(Ordering::Acquire);
-        let lo = self.lo.load(Ordering::Acquire);
+        // Both Acquires pair with the Release stores in `open`: whichever of the two stores is the
+        // later one, the entries it covers were Ready before it, and `table` was set.
+        let not_lo = self.not_lo.load(Ordering::Acquire);
+        let hi = self.hi.load(Ordering::Acquire);
         let table = self.table.load(Ordering::Relaxed);
-        (index.wrapping_sub(lo) < len).then(|| table.wrapping_add(index).cast_const())
+        if !index <= not_lo && index < hi {
+            Some(table.wrapping_add(index).cast_const())
+        } else {
+            None
+        }
     }
 
     /// What was published for `index`; null if nothing was.
@@ -64,8 +69,8 @@ impl<T> Window<T> {
 
     /// The indices of the Ready entries, as the writer knows them: first, and one past the last.
     pub fn bounds(&self) -> (usize, usize) {
-        let lo = self.lo.load(Ordering::Relaxed);
-        (lo, lo + self.len.load(Ordering::Relaxed))
+        let hi = self.hi.load(Ordering::Relaxed);
+        if hi == 0 { (0, 0) } else { (!self.not_lo.load(Ordering::Relaxed), hi) }
     }
 
     /// empty -> placed: the table's first entry is that of index `first`, and will be at `table`.
@@ -86,8 +91,8 @@ impl<T> Window<T> {
     pub unsafe fn open(&self, lo: usize, hi: usize) {
         // Release pairs with the Acquires in `entry`.
         let release = fault::ordering(Fault::PublishRelaxed, Ordering::Release);
-        self.lo.store(lo, release);
-        self.len.store(hi - lo, release);
+        self.not_lo.store(!lo, release);
+        self.hi.store(hi, release);
     }
 
     /// Makes `value` what [`get`](Self::get) returns for `index`, and all that was written to it
