@@ -71,9 +71,15 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         self.state
     }
 
+    /// Whether objects of this layout are packed.
+    #[inline(always)]
+    fn is_tiny(layout: Layout) -> bool {
+        layout.size() <= P::PACK_MAX && layout.align() <= TINY_BYTES && P::PACK_MAX > 0
+    }
+
     #[inline(always)]
     pub(crate) fn path(layout: Layout) -> Path {
-        if layout.size() <= P::PACK_MAX && layout.align() <= TINY_BYTES && P::PACK_MAX > 0 {
+        if Self::is_tiny(layout) {
             return Path::Tiny;
         }
         match C::Table::CLASSES.class_for(layout.size(), layout.align()) {
@@ -108,11 +114,11 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     pub fn try_alloc_any(self, layout: Layout) -> Option<*mut u8> {
         // SAFETY: this thread uses the state (contract of `new`); tiny aligns are at most 16.
         unsafe {
-            match Self::path(layout) {
-                Path::Small(class) => self.state.bin(class).pop_or_load(),
-                Path::Tiny => self.state.open.pack(layout.size().max(1), tiny_align(layout)),
-                Path::Large => None,
+            if Self::is_tiny(layout) {
+                return self.state.open.pack(layout.size().max(1), tiny_align(layout));
             }
+            let class = C::Table::CLASSES.class_by_rounding(layout.size(), layout.align())?;
+            self.state.bin(class).pop_or_load()
         }
     }
 
@@ -212,12 +218,14 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline]
     #[must_use]
     pub unsafe fn try_free_any(self, object: *mut u8, layout: Layout) -> bool {
-        match Self::path(layout) {
-            // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
-            Path::Small(class) => unsafe { P::Bin::push(self, class, object) },
+        if Self::is_tiny(layout) {
             // SAFETY: the object is tiny by its Layout.
-            Path::Tiny => unsafe { self.try_free_tiny(object) },
-            Path::Large => false,
+            return unsafe { self.try_free_tiny(object) };
+        }
+        match C::Table::CLASSES.class_by_rounding(layout.size(), layout.align()) {
+            // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
+            Some(class) => unsafe { P::Bin::push(self, class, object) },
+            None => false,
         }
     }
 

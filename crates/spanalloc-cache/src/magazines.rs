@@ -261,6 +261,18 @@ impl Keep for Magazines {
         Some(unsafe { self.object(top - 1).read() })
     }
 
+    /// Of large slots a magazine holds so few that it is often empty while the other one is full.
+    #[inline]
+    unsafe fn pop_or_load(&self) -> Option<*mut u8> {
+        let top = self.freed_top.get();
+        if self.loaded() == 0 && top == self.freed_end.get() && top > 0 && self.limit.get() <= LEAST
+        {
+            self.swap();
+        }
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.pop() }
+    }
+
     #[inline]
     fn zeroed(&self) -> bool {
         self.zeroed.load(Ordering::Relaxed)

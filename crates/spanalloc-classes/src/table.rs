@@ -212,6 +212,23 @@ impl SizeClasses {
         if last < FINE_MAX && self.fine_rounding { Some(self.class_with(last)) } else { None }
     }
 
+    /// As [`class_for`](Self::class_for), by a few compares, if some class serves it, and for an alignment
+    /// for which it is enough to round the size up; None else. Size 0 may have none.
+    #[inline(always)]
+    pub const fn class_by_rounding(&self, size: usize, align: usize) -> Option<u8> {
+        let last = Self::last_byte(size, align);
+        if last < FINE_MAX && self.fine_rounding {
+            return Some(self.class_with(last));
+        }
+        if self.rounding as usize & align == 0 {
+            return None;
+        }
+        match self.class_with(last) {
+            0 => None,
+            class => Some(class),
+        }
+    }
+
     /// The smallest class that holds `size` bytes and whose objects are all aligned to `align`, a
     /// power of two; 0 if only whole pages serve it, as for every `align` above [`PAGE_BYTES`].
     ///

@@ -121,6 +121,12 @@ fn every_size_finds_its_class_at_every_alignment() {
             assert_eq!(table.class_for(size, align), expected, "size {size}, align {align}");
             let fine = (size > 0 && size.next_multiple_of(align) <= 1024).then_some(expected);
             assert_eq!(table.fine_class_for(size, align), fine, "size {size}, align {align}");
+            let rounded = table.class_by_rounding(size, align);
+            let class = table.class_for(size, align);
+            assert!(rounded.is_none_or(|found| found == class && found > 0));
+            if size > 0 && align <= 8 {
+                assert_eq!(rounded.unwrap_or(0), class, "size {size}, align {align}");
+            }
         }
     }
 }
