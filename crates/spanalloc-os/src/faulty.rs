@@ -7,7 +7,7 @@ use crate::meter::Meter;
 use crate::{OsError, OsSource, Report, Request};
 
 /// A verb of [`OsSource`] that may fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verb {
     /// None -> Reserved.
@@ -115,6 +115,12 @@ impl<O> Faulty<O> {
     /// what was planned for the verb.
     pub fn fail_from(&self, verb: Verb, nth: usize) {
         self.plan(verb).fail(nth, usize::MAX);
+    }
+
+    /// The `nth` call of `verb` from now fails, and those after it up to `calls` in all; 1 is the next
+    /// one. Replaces what was planned for the verb.
+    pub fn fail_calls(&self, verb: Verb, nth: usize, calls: usize) {
+        self.plan(verb).fail(nth, calls);
     }
 
     /// No call fails any more, until a fault is planned again.

@@ -28,6 +28,10 @@ impl Bytes<'_> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
+    fn double(&mut self) -> u32 {
+        u32::from_le_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
+    }
+
     fn index(&mut self) -> u32 {
         self.word().into()
     }
@@ -49,11 +53,19 @@ impl Bytes<'_> {
     }
 }
 
-/// How often each kind comes up for a random first byte, out of 32; the first entry of each kind is
-/// the one that `encode` writes.
-const KINDS: [u8; 32] = [
+/// How often each kind comes up for a random first byte, out of 64.
+const KINDS: [u8; 64] = [
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 4, 5, 5, 6, 6, 7, 7, 0,
+    10, 11, 12, 13, 14, 5, 6, 7, 8, 9, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 4, 5, 5, 6, 6, 7,
+    7, 0,
 ];
+
+/// First bytes of the kinds that come behind the first ten, whose bytes are their numbers.
+const ADVANCE: u8 = 32;
+const SCAVENGE: u8 = 33;
+const OS_FAILS: u8 = 34;
+const OS_WORKS: u8 = 35;
+const FORK: u8 = 36;
 
 impl Operation {
     /// The operations that a fuzzer's bytes stand for. Any bytes do.
@@ -75,7 +87,16 @@ impl Operation {
                 6 => Self::FreeMany { index: bytes.index(), more: bytes.byte() },
                 7 => Self::Switch { cache: bytes.byte().into() },
                 8 => Self::Restart { cache: bytes.byte().into() },
-                _ => Self::Release { most: bytes.word() },
+                9 => Self::Release { most: bytes.word() },
+                10 => Self::Advance { microseconds: bytes.double() },
+                11 => Self::Scavenge { pieces: bytes.word() },
+                12 => Self::OsFails {
+                    verb: Self::VERBS[usize::from(bytes.byte()) % Self::VERBS.len()],
+                    after: bytes.word(),
+                    calls: bytes.word(),
+                },
+                13 => Self::OsWorks,
+                _ => Self::Fork,
             });
         }
         operations
@@ -83,7 +104,7 @@ impl Operation {
 
     /// Bytes that [`decode`](Self::decode) makes the same operations of. Sizes of 2 MB and more,
     /// alignments above 64 MB, indices above 65,535 and caches above 255 cannot be written down; they
-    /// become the largest that can. Time is left out.
+    /// become the largest that can.
     ///
     /// A [`Trace`](crate::Trace) has room for all of them.
     #[must_use]
@@ -128,7 +149,22 @@ impl Operation {
                     bytes.push(9);
                     bytes.extend(most.to_le_bytes());
                 }
-                Self::Advance { .. } => {}
+                Self::Advance { microseconds } => {
+                    bytes.push(ADVANCE);
+                    bytes.extend(microseconds.to_le_bytes());
+                }
+                Self::Scavenge { pieces } => {
+                    bytes.push(SCAVENGE);
+                    bytes.extend(pieces.to_le_bytes());
+                }
+                Self::OsFails { verb, after, calls } => {
+                    let Some(verb) = Self::verb_number(verb) else { continue };
+                    bytes.extend([OS_FAILS, verb]);
+                    bytes.extend(after.to_le_bytes());
+                    bytes.extend(calls.to_le_bytes());
+                }
+                Self::OsWorks => bytes.push(OS_WORKS),
+                Self::Fork => bytes.push(FORK),
             }
         }
         bytes

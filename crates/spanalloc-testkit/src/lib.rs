@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod codec;
+#[cfg(unix)]
+mod forking;
 mod global;
 mod operation;
 pub mod pattern;
@@ -15,6 +17,8 @@ mod subject;
 mod trace;
 mod violation;
 
+#[cfg(unix)]
+pub use forking::Forking;
 pub use global::Global;
 pub use operation::Operation;
 pub use playback::{Effect, Playback};

@@ -1,4 +1,6 @@
-/// One thing a program does to its allocator.
+use spanalloc_os::Verb;
+
+/// One thing a program does to its allocator, or the system to both.
 ///
 /// An operation holds no addresses, so that a list of them means the same in every run: an `index`
 /// counts the live objects in the order the [`Shadow`](crate::Shadow) keeps them and a `cache` the
@@ -75,4 +77,39 @@ pub enum Operation {
         /// How much.
         microseconds: u32,
     },
+    /// Whoever gives unused memory back in the background takes a step.
+    Scavenge {
+        /// Pieces the subject understands.
+        pieces: u16,
+    },
+    /// The system fails: after `after` calls of this verb that work, the next `calls` fail. Replaces
+    /// what was said of the verb before.
+    OsFails {
+        /// The verb.
+        verb: Verb,
+        /// How many calls work first.
+        after: u16,
+        /// How many fail then; all of them if it is [`FOR_GOOD`](Self::FOR_GOOD).
+        calls: u16,
+    },
+    /// The system works again.
+    OsWorks,
+    /// The process forks: the child looks at all objects, allocates, and frees everything; the parent
+    /// goes on as if nothing had happened.
+    Fork,
+}
+
+impl Operation {
+    /// As many calls as there will be, until the system works again.
+    pub const FOR_GOOD: u16 = u16::MAX;
+
+    /// The verbs that a list of operations may name; what is written down is the place in here.
+    pub(crate) const VERBS: [Verb; 5] =
+        [Verb::Reserve, Verb::Commit, Verb::Decommit, Verb::Relocate, Verb::Release];
+
+    /// The number of a verb; None for one that cannot be written down.
+    pub(crate) fn verb_number(verb: Verb) -> Option<u8> {
+        let place = Self::VERBS.iter().position(|each| *each == verb)?;
+        u8::try_from(place).ok()
+    }
 }

@@ -1,6 +1,7 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
+use crate::replay::calls_of;
 use crate::{Operation, Subject, Tally};
 
 /// A live object, or the place of one that was refused.
@@ -26,7 +27,7 @@ pub enum Effect {
 ///
 /// An object that the subject refuses keeps its place among the live ones, so that the operations
 /// after it mean what they meant in the program. Operations that are not in the plain form are left
-/// out.
+/// out, and so are forks, which there is nothing to measure of.
 #[derive(Debug)]
 pub struct Playback<S> {
     subject: S,
@@ -84,7 +85,20 @@ impl<S: Subject> Playback<S> {
                 self.subject.advance(microseconds);
                 Effect::None
             }
-            Operation::AllocMany { .. }
+            Operation::Scavenge { pieces } => {
+                self.subject.scavenge(pieces.into());
+                Effect::None
+            }
+            Operation::OsFails { verb, after, calls } => {
+                self.subject.os_fails(verb, after.into(), calls_of(calls));
+                Effect::None
+            }
+            Operation::OsWorks => {
+                self.subject.os_works();
+                Effect::None
+            }
+            Operation::Fork
+            | Operation::AllocMany { .. }
             | Operation::FreeMany { .. }
             | Operation::FreeRemote { .. } => Effect::None,
         }

@@ -5,6 +5,9 @@ use crate::{Failure, Operation, Shadow, Subject, Tally, Violation};
 /// Bytes that may live at once unless [`Replay::with_budget`] says otherwise: 64 MB.
 const BUDGET: usize = 64 << 20;
 
+/// Sizes that the child of a fork allocates.
+const CHILD_SIZES: [usize; 4] = [8, 100, 5000, 70_000];
+
 /// What came of a list of operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,6 +22,8 @@ pub struct Summary {
     pub freed: usize,
     /// Allocations and reallocations that the subject refused.
     pub refused: usize,
+    /// Forks whose child found nothing wrong.
+    pub forks: usize,
     /// Most objects that lived at once.
     pub peak_objects: usize,
     /// Most bytes that lived at once.
@@ -157,7 +162,32 @@ impl<S: Subject> Replay<S> {
                 self.subject.advance(microseconds);
                 Ok(())
             }
+            Operation::Scavenge { pieces } => {
+                self.subject.scavenge(pieces.into());
+                Ok(())
+            }
+            Operation::OsFails { verb, after, calls } => {
+                self.subject.os_fails(verb, after.into(), calls_of(calls));
+                Ok(())
+            }
+            Operation::OsWorks => {
+                self.subject.os_works();
+                Ok(())
+            }
+            Operation::Fork => self.fork(),
         }
+    }
+
+    /// In a child everything is a copy, so what it frees lives on in the parent.
+    fn fork(&mut self) -> Result<(), Violation> {
+        let Self { subject, shadow, .. } = self;
+        let child = |subject: &mut S| {
+            be_a_child(subject, shadow).map_err(|violation| violation.to_string())
+        };
+        let Some(result) = subject.fork(child) else { return Ok(()) };
+        result.map_err(Violation::Child)?;
+        self.summary.forks += 1;
+        Ok(())
     }
 
     fn fits(&self, more: usize) -> bool {
@@ -218,4 +248,32 @@ impl<S: Subject> Replay<S> {
         unsafe { self.subject.free(object.address, object.layout) };
         Ok(())
     }
+}
+
+/// As many calls to the system as an operation says.
+pub(crate) fn calls_of(calls: u16) -> usize {
+    if calls == Operation::FOR_GOOD { usize::MAX } else { calls.into() }
+}
+
+/// What the child of a fork does: all objects are as they were, there is memory for others, and all of
+/// them can be freed.
+fn be_a_child<S: Subject>(subject: &mut S, shadow: &mut Shadow) -> Result<(), Violation> {
+    shadow.check_all()?;
+    for size in CHILD_SIZES {
+        let Ok(layout) = Layout::from_size_align(size, 16) else { continue };
+        for zeroed in [false, true] {
+            let object = if zeroed { subject.alloc_zeroed(layout) } else { subject.alloc(layout) };
+            if let Some(object) = object {
+                // SAFETY: the contract of `Subject`; only the shadow uses the object.
+                unsafe { shadow.add(object, layout, zeroed)? };
+            }
+        }
+    }
+    subject.audit(shadow.tally()).map_err(Violation::Accounts)?;
+    while let Some((index, _)) = shadow.choose(0) {
+        let object = shadow.remove(index)?;
+        // SAFETY: the object was live with this layout, and the shadow has forgotten it.
+        unsafe { subject.free(object.address, object.layout) };
+    }
+    subject.audit(shadow.tally()).map_err(Violation::Accounts)
 }

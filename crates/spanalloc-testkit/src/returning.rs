@@ -1,5 +1,6 @@
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use spanalloc_os::{OsError, OsSource, Report, Request};
 
@@ -88,6 +89,11 @@ unsafe impl<O: OsSource> OsSource for Returning<O> {
         unsafe { self.inner.clear(at, bytes) }
     }
 
+    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.empty(at, bytes) }
+    }
+
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.expect_use(at, bytes) }
@@ -139,6 +145,14 @@ unsafe impl<O: OsSource> OsSource for Returning<O> {
         });
         list.append(&mut left);
         Ok(())
+    }
+
+    fn now(&self) -> Option<Duration> {
+        self.inner.now()
+    }
+
+    fn busy(&self) -> Option<Duration> {
+        self.inner.busy()
     }
 
     fn die(&self, report: Report) -> ! {

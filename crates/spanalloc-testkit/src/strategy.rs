@@ -21,13 +21,21 @@ pub struct Mix {
     pub max_align: usize,
     /// Out of about 80, how often memory is given back to the system.
     pub releases: u32,
+    /// Out of about 80, how often the scavenger takes a step.
+    pub scavenges: u32,
+    /// Out of about 80, how often the system begins to fail or works again.
+    pub faults: u32,
+    /// Out of about 80, how often the process forks.
+    pub forks: u32,
 }
 
 impl Mix {
-    /// Three caches, sizes up to 300 KB, alignments up to 64 KB, and sometimes memory given back.
+    /// Three caches, sizes up to 300 KB, alignments up to 64 KB, and sometimes memory given back. The
+    /// system works, and nothing forks.
     #[must_use]
     pub const fn new() -> Self {
-        Self { caches: 3, max_size: 300_000, max_align: 64 << 10, releases: 1 }
+        let (max_size, max_align) = (300_000, 64 << 10);
+        Self { caches: 3, max_size, max_align, releases: 1, scavenges: 1, faults: 0, forks: 0 }
     }
 
     /// The same with this many caches.
@@ -46,6 +54,30 @@ impl Mix {
     #[must_use]
     pub const fn max_align(self, max_align: usize) -> Self {
         Self { max_align, ..self }
+    }
+
+    /// The same with memory given back to the system this often, out of about 80.
+    #[must_use]
+    pub const fn releases(self, releases: u32) -> Self {
+        Self { releases, ..self }
+    }
+
+    /// The same with steps of the scavenger this often, out of about 80.
+    #[must_use]
+    pub const fn scavenges(self, scavenges: u32) -> Self {
+        Self { scavenges, ..self }
+    }
+
+    /// The same with a system that begins to fail or works again this often, out of about 80.
+    #[must_use]
+    pub const fn faults(self, faults: u32) -> Self {
+        Self { faults, ..self }
+    }
+
+    /// The same with forks this often, out of about 80. A fork takes about a millisecond.
+    #[must_use]
+    pub const fn forks(self, forks: u32) -> Self {
+        Self { forks, ..self }
     }
 
     /// Sizes: many small ones, the borders of paths and classes, some of whole pages.
@@ -89,8 +121,20 @@ impl Mix {
             2 => (0..u16::from(self.caches)).prop_map(|cache| Operation::Restart { cache }),
         ];
         let release = (0_u16..600).prop_map(|most| Operation::Release { most });
+        let scavenge = prop_oneof![
+            3 => (1_u16..30).prop_map(|pieces| Operation::Scavenge { pieces }),
+            1 => (0_u32..5_000_000).prop_map(|microseconds| Operation::Advance { microseconds }),
+        ];
         let other_weight = if self.caches > 1 { 16 } else { 0 };
-        prop_oneof![61 => one, other_weight => others, self.releases => release].boxed()
+        prop_oneof![
+            61 => one,
+            other_weight => others,
+            self.releases => release,
+            self.scavenges => scavenge,
+            self.faults => fault(),
+            self.forks => Just(Operation::Fork),
+        ]
+        .boxed()
     }
 }
 
@@ -102,6 +146,17 @@ impl Default for Mix {
 
 fn index() -> impl Strategy<Value = u32> {
     any::<u16>().prop_map(u32::from)
+}
+
+/// A verb that fails at one of its next calls: once, a few times, or until the system works again.
+fn fault() -> impl Strategy<Value = Operation> {
+    let calls = prop_oneof![1 => Just(1), 1 => 2_u16..6, 1 => Just(Operation::FOR_GOOD)];
+    let verb = prop::sample::select(&Operation::VERBS[..]);
+    prop_oneof![
+        2 => (verb, 0_u16..8, calls)
+            .prop_map(|(verb, after, calls)| Operation::OsFails { verb, after, calls }),
+        1 => Just(Operation::OsWorks),
+    ]
 }
 
 /// Lists of random operations. They shrink to shorter lists of smaller operations.

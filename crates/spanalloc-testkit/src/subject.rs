@@ -1,6 +1,8 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
+use spanalloc_os::Verb;
+
 /// What lives, as the shadow counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,6 +60,32 @@ pub unsafe trait Subject {
 
     /// Time passes: whatever the subject does by the clock, it does it now, and asks no other clock.
     fn advance(&mut self, _microseconds: u32) {}
+
+    /// A step of up to `pieces` pieces of whatever gives unused memory back in the background.
+    fn scavenge(&mut self, _pieces: usize) {}
+
+    /// From now on `after` calls of `verb` to the system below work, and the `calls` after these fail.
+    /// A subject over a [`Faulty`](spanalloc_os::Faulty) tells it so; one whose system cannot be made
+    /// to fail does nothing.
+    fn os_fails(&mut self, _verb: Verb, _after: usize, _calls: usize) {}
+
+    /// All calls to the system work again.
+    fn os_works(&mut self) {}
+
+    /// Forks the process and runs `child` in the child, which ends with it; returns what `child` did, or
+    /// that the child died. [`Forking`](crate::Forking) does that for any subject.
+    ///
+    /// None from a subject that does not fork, which is the default: for an allocator that is a value a
+    /// child has a copy of all of it, and only one that is shared by threads has something to see to.
+    fn fork(
+        &mut self,
+        _child: impl FnOnce(&mut Self) -> Result<(), String>,
+    ) -> Option<Result<(), String>>
+    where
+        Self: Sized,
+    {
+        None
+    }
 
     /// Called after every operation with what lives now.
     ///

@@ -63,6 +63,9 @@ pub enum Violation {
     /// The subject's own accounts disagree with the shadow, or with themselves.
     #[error("the accounts are wrong: {0}")]
     Accounts(String),
+    /// The child of a fork found something wrong, or died.
+    #[error("in the child of a fork: {0}")]
+    Child(String),
 }
 
 /// Where in a list of operations a [`Violation`] came to light.

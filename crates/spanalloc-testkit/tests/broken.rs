@@ -174,6 +174,9 @@ fn no_bug_is_found_where_there_is_none() {
     assert!(summary.peak_objects > 10 && summary.peak_bytes > 1000);
 }
 
+/// All that a list may hold.
+const EVERYTHING: Mix = Mix::new().scavenges(4).faults(4).forks(2);
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
@@ -186,7 +189,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_down_reads_the_same(operations in operations(Mix::new(), 0..100)) {
+    fn what_is_written_down_reads_the_same(operations in operations(EVERYTHING, 0..100)) {
         let bytes = Operation::encode(&operations);
         prop_assert_eq!(Operation::decode(&bytes), operations);
     }
@@ -206,7 +209,7 @@ fn random_operations_come_to_everything() {
     use proptest::test_runner::TestRunner;
 
     let mut runner = TestRunner::deterministic();
-    let tree = operations(Mix::new(), 5000).new_tree(&mut runner).unwrap();
+    let tree = operations(EVERYTHING, 5000).new_tree(&mut runner).unwrap();
     let operations = tree.current();
     let count = |kind: fn(&Operation) -> bool| operations.iter().filter(|one| kind(one)).count();
     assert!(count(|one| matches!(one, Operation::Alloc { .. })) > 500);
@@ -221,4 +224,10 @@ fn random_operations_come_to_everything() {
     assert!(count(|one| matches!(one, Operation::Switch { .. })) > 100);
     assert!(count(|one| matches!(one, Operation::Restart { .. })) > 30);
     assert!(count(|one| matches!(one, Operation::Release { .. })) > 10);
+    assert!(count(|one| matches!(one, Operation::Advance { .. })) > 10);
+    assert!(count(|one| matches!(one, Operation::Scavenge { .. })) > 50);
+    assert!(count(|one| matches!(one, Operation::OsFails { calls: 1, .. })) > 10);
+    assert!(count(|one| matches!(one, Operation::OsFails { calls: Operation::FOR_GOOD, .. })) > 10);
+    assert!(count(|one| matches!(one, Operation::OsWorks)) > 30);
+    assert!(count(|one| matches!(one, Operation::Fork)) > 30);
 }

@@ -9,7 +9,7 @@ use spanalloc_testkit::{
 
 fn lists() -> impl Strategy<Value = Vec<Operation>> {
     let time = (0..u32::MAX).prop_map(|microseconds| Operation::Advance { microseconds });
-    let other = operations(Mix::new(), 0..60);
+    let other = operations(Mix::new().scavenges(3).faults(3).forks(1), 0..60);
     (other, prop::collection::vec((any::<prop::sample::Index>(), time), 0..5)).prop_map(
         |(mut list, times)| {
             for (place, time) in times {
@@ -129,7 +129,8 @@ fn every_error_has_its_own_line() {
     assert_eq!(line(read(2, &[8, 4 + 8, 1])), not_live(1, 1));
     assert_eq!(line(read(1, &[13])), "operation 0: there is no cache 1");
     assert_eq!(line(read(1, &[7, 9])), "operation 0: there is no cache 9");
-    assert_eq!(line(read(1, &[0x17])), "operation 0: kind 2 is not known");
+    assert_eq!(line(read(1, &[0x37])), "operation 0: kind 6 is not known");
+    assert_eq!(line(read(1, &[0x1f, 5, 0, 0])), "operation 0: a number does not fit");
     assert_eq!(line(read(1, &[0xff; 20])), "operation 0: a number does not fit");
     let aligned = line(read(1, &[10, 126]));
     assert_eq!(aligned, "operation 0: 1 bytes aligned to 2^63 cannot be asked for");

@@ -20,7 +20,7 @@ use std::sync::mpsc::sync_channel;
 use bugs::{Bug, announce};
 use proptest::prelude::*;
 use spanalloc::{Checked, checked};
-use spanalloc_testkit::{Global, Mix, operations, pattern, run};
+use spanalloc_testkit::{Forking, Global, Mix, operations, pattern, run};
 
 #[global_allocator]
 static ALLOCATOR: Checked = Checked;
@@ -31,9 +31,10 @@ const MIX: Mix = Mix::new().caches(1);
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// Children are made while the threads of the other tests are inside the allocator.
     #[test]
-    fn one_thread(operations in operations(MIX, 0..200)) {
-        let result = run(Global(ALLOCATOR), &operations);
+    fn one_thread(operations in operations(MIX.forks(1), 0..200)) {
+        let result = run(Forking(Global(ALLOCATOR)), &operations);
         prop_assert!(result.is_ok(), "{:?}", result);
     }
 }

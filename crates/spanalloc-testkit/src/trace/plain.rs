@@ -64,8 +64,16 @@ impl Plain {
             Operation::Restart { cache } => {
                 self.operations.push(Operation::Restart { cache: cache % self.caches });
             }
-            Operation::Release { most: 0 } | Operation::Advance { microseconds: 0 } => {}
-            Operation::Release { .. } | Operation::Advance { .. } => {
+            Operation::Release { most: 0 }
+            | Operation::Advance { microseconds: 0 }
+            | Operation::Scavenge { pieces: 0 } => {}
+            Operation::OsFails { verb, .. } if Operation::verb_number(verb).is_none() => {}
+            Operation::Release { .. }
+            | Operation::Advance { .. }
+            | Operation::Scavenge { .. }
+            | Operation::OsFails { .. }
+            | Operation::OsWorks
+            | Operation::Fork => {
                 self.operations.push(*operation);
             }
         }

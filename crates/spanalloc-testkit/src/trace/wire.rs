@@ -23,6 +23,10 @@ const OTHER: u64 = 7;
 /// What follows [`OTHER`].
 const RESTART: u64 = 0;
 const RELEASE: u64 = 1;
+const SCAVENGE: u64 = 2;
+const OS_FAILS: u64 = 3;
+const OS_WORKS: u64 = 4;
+const FORK: u64 = 5;
 
 /// The alignment of C's `malloc`, which is not written down: 16.
 const USUAL_ALIGN_LOG2: u32 = 4;
@@ -70,6 +74,20 @@ pub(super) fn encode(trace: &Trace) -> Vec<u8> {
                 push_operation(&mut bytes, OTHER, RELEASE);
                 push(&mut bytes, most.into());
             }
+            Operation::Scavenge { pieces } => {
+                push_operation(&mut bytes, OTHER, SCAVENGE);
+                push(&mut bytes, pieces.into());
+            }
+            Operation::OsFails { verb, after, calls } => {
+                // The plain form has no others.
+                let Some(verb) = Operation::verb_number(verb) else { continue };
+                push_operation(&mut bytes, OTHER, OS_FAILS);
+                push(&mut bytes, verb.into());
+                push(&mut bytes, after.into());
+                push(&mut bytes, calls.into());
+            }
+            Operation::OsWorks => push_operation(&mut bytes, OTHER, OS_WORKS),
+            Operation::Fork => push_operation(&mut bytes, OTHER, FORK),
             // Not in the plain form.
             Operation::AllocMany { .. }
             | Operation::FreeMany { .. }
@@ -230,6 +248,13 @@ impl Reader<'_> {
                     let most = self.number()?;
                     Operation::Release { most: self.fitting(most)? }
                 }
+                SCAVENGE => {
+                    let pieces = self.number()?;
+                    Operation::Scavenge { pieces: self.fitting(pieces)? }
+                }
+                OS_FAILS => self.os_fails()?,
+                OS_WORKS => Operation::OsWorks,
+                FORK => Operation::Fork,
                 kind => {
                     return Err(TraceError::UnknownOperation { operation: self.number, kind });
                 }
@@ -253,6 +278,13 @@ impl Reader<'_> {
             true => Operation::AllocZeroed { size, align },
             false => Operation::Alloc { size, align },
         })
+    }
+
+    fn os_fails(&mut self) -> Result<Operation, TraceError> {
+        let (verb, after, calls) = (self.number()?, self.number()?, self.number()?);
+        let verb = usize::try_from(verb).ok().and_then(|verb| Operation::VERBS.get(verb));
+        let verb = *verb.ok_or(TraceError::BadNumber { operation: self.number })?;
+        Ok(Operation::OsFails { verb, after: self.fitting(after)?, calls: self.fitting(calls)? })
     }
 
     /// The index of the object that `back` others were allocated after.
