@@ -13,53 +13,46 @@ mod common;
 use std::alloc::Layout;
 use std::mem::MaybeUninit;
 
-use common::{Caches, Lists, PackAll, assert_nothing_left, replay};
+use common::PackAll;
 use proptest::prelude::*;
 use spanalloc_cache::Fast;
-use spanalloc_central::CentralLists;
 use spanalloc_classes::Go67;
 use spanalloc_os::{Faulty, Fixed, Limited, Mmap, OsSource, Verb};
-use spanalloc_pages::PageHeap;
+use spanalloc_testkit::amount::{config, config_of, length};
+use spanalloc_testkit::layers::{Caches, Heap, Layers, Lists, nothing_left};
 use spanalloc_testkit::{Mix, Operation, Replay, Returning, Subject, operations};
-
-fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
 
 fn buffer(bytes: usize) -> Vec<MaybeUninit<u8>> {
     vec![MaybeUninit::new(0xa5); bytes]
 }
 
 proptest! {
-    #![proptest_config(config(256))]
+    #![proptest_config(config())]
 
     /// Whatever happens in a buffer that is often too small, objects are sound and nothing is lost.
     #[test]
     fn a_small_buffer(
         kilobytes in 0_usize..3000,
-        operations in operations(Mix::new().max_size(120_000), 1..150),
+        operations in operations(Mix::new().max_size(120_000), length()),
     ) {
         let mut buffer = buffer(kilobytes << 10);
-        let os = Fixed::new(&mut buffer);
-        let result = replay::<Go67, _, Fast>(os, 3, true, &operations);
+        let result = Layers::<Go67, Fast>::new().scarce().run(Fixed::new(&mut buffer), &operations);
         let summary = result.map_err(|failure| TestCaseError::fail(failure.to_string()))?;
         prop_assert_eq!(summary.allocated, summary.freed);
     }
 }
 
 proptest! {
-    #![proptest_config(config(96))]
+    #![proptest_config(config_of(96))]
 
     #[test]
     fn a_budget(
         reserved in 0_usize..200,
         committed in 0_usize..3000,
-        operations in operations(Mix::new(), 1..150),
+        operations in operations(Mix::new(), length()),
     ) {
-        // SAFETY: the heap and everything above it are gone before the source is.
-        let os = unsafe { Returning::new(Mmap::new()) };
-        let os = Limited::with_committed(os, reserved << 20, committed << 10);
-        let result = replay::<Go67, _, PackAll>(os, 3, true, &operations);
+        let os = Limited::with_committed(Mmap::new(), reserved << 20, committed << 10);
+        let result = Layers::<Go67, PackAll>::new().scarce().run(os, &operations);
         let summary = result.map_err(|failure| TestCaseError::fail(failure.to_string()))?;
         prop_assert_eq!(summary.allocated, summary.freed);
     }
@@ -76,8 +69,8 @@ fn fill<S: Subject>(replay: &mut Replay<S>, layout: Layout) -> usize {
 }
 
 fn exhaust_and_recover<O: OsSource>(os: O, least_bytes: usize) {
-    let heap: PageHeap<O> = PageHeap::new(os);
-    let central: Lists<'_, Go67, O> = CentralLists::new(&heap);
+    let heap = Heap::new(Faulty::new(os));
+    let central = Lists::<Go67, O>::new(&heap);
     let subject = Caches::<Go67, O, Fast>::new(&heap, &central, 2, true);
     let mut replay = Replay::with_budget(subject, usize::MAX);
     let mut most = Vec::new();
@@ -101,7 +94,7 @@ fn exhaust_and_recover<O: OsSource>(os: O, least_bytes: usize) {
         }
     }
     drop(replay);
-    assert_nothing_left(&heap);
+    nothing_left(&heap).unwrap();
 }
 
 #[test]
@@ -146,9 +139,8 @@ fn scenario() -> Vec<Operation> {
 /// from the start or from its middle. Returns how many failed.
 fn with_faults(verb: Verb, nth: usize, forever: bool, late: bool) -> usize {
     // SAFETY: the heap and everything above it are gone before the source is.
-    let os = Faulty::new(unsafe { Returning::new(Mmap::new()) });
-    let heap = PageHeap::new(&os);
-    let central: Lists<'_, Go67, _> = CentralLists::new(&heap);
+    let heap = Heap::new(Faulty::new(unsafe { Returning::new(Mmap::new()) }));
+    let (os, central) = (heap.os(), Lists::<Go67, _>::new(&heap));
     let subject = Caches::<Go67, _, Fast>::new(&heap, &central, 3, true);
     let mut replay = Replay::with_budget(subject, 200 << 20);
     let arm = || if forever { os.fail_from(verb, nth) } else { os.fail_nth(verb, nth) };
@@ -172,7 +164,7 @@ fn with_faults(verb: Verb, nth: usize, forever: bool, late: bool) -> usize {
     assert_eq!(replay.summary().refused, refused, "{verb:?} {nth}");
     replay.finish().unwrap();
     drop(replay);
-    assert_nothing_left(&heap);
+    nothing_left(&heap).unwrap();
     failures
 }
 

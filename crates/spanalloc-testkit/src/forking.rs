@@ -89,7 +89,9 @@ unsafe impl<S: Subject> Subject for Forking<S> {
 }
 
 /// Runs `child` in a child of this process and waits for its end: what it returned, or how it died.
-fn in_a_child(child: impl FnOnce() -> Result<(), String>) -> Result<Result<(), String>, String> {
+pub(crate) fn in_a_child(
+    child: impl FnOnce() -> Result<(), String>,
+) -> Result<Result<(), String>, String> {
     let failed = |error: io::Error| format!("no child: {error}");
     let (mut reader, writer) = io::pipe().map_err(failed)?;
     // SAFETY: the child goes on with one thread, which does what it was given and ends the process.

@@ -30,6 +30,20 @@ pub struct Summary {
     pub peak_bytes: usize,
 }
 
+impl Summary {
+    /// What came of two lists together; the peaks are those of the larger one.
+    pub fn add(&mut self, other: &Self) {
+        self.allocated += other.allocated;
+        self.reallocated += other.reallocated;
+        self.in_place += other.in_place;
+        self.freed += other.freed;
+        self.refused += other.refused;
+        self.forks += other.forks;
+        self.peak_objects = self.peak_objects.max(other.peak_objects);
+        self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
+    }
+}
+
 /// A subject, its shadow, and what happened so far.
 #[derive(Debug)]
 pub struct Replay<S> {

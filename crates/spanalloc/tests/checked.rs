@@ -20,7 +20,8 @@ use std::sync::mpsc::sync_channel;
 use bugs::{Bug, announce};
 use proptest::prelude::*;
 use spanalloc::{Checked, checked};
-use spanalloc_testkit::{Forking, Global, Mix, operations, pattern, run};
+use spanalloc_testkit::amount::{config, config_of, length};
+use spanalloc_testkit::{Forking, Global, Mix, Threads, operations, pattern, run};
 
 #[global_allocator]
 static ALLOCATOR: Checked = Checked;
@@ -28,26 +29,33 @@ static ALLOCATOR: Checked = Checked;
 /// One cache: the calling thread's.
 const MIX: Mix = Mix::new().caches(1);
 
+fn give_back(_most: usize) {
+    checked::release();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     /// Children are made while the threads of the other tests are inside the allocator.
     #[test]
-    fn one_thread(operations in operations(MIX.forks(1), 0..200)) {
+    fn one_thread(operations in operations(MIX.forks(1), length())) {
         let result = run(Forking(Global(ALLOCATOR)), &operations);
+        prop_assert!(result.is_ok(), "{:?}", result);
+    }
+
+    /// A child has the objects of threads that it does not have.
+    #[test]
+    fn threads_by_turns(operations in operations(Mix::new().scavenges(2).forks(1), length())) {
+        let result = run(Threads::new(ALLOCATOR, 3, give_back).unwrap(), &operations);
         prop_assert!(result.is_ok(), "{:?}", result);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 64,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config_of(64))]
 
     #[test]
-    fn new_threads(lists in prop::collection::vec(operations(MIX, 0..100), 2..4)) {
+    fn new_threads(lists in prop::collection::vec(operations(MIX, length()), 2..4)) {
         let results: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = lists
                 .iter()

@@ -10,7 +10,8 @@
 
 use proptest::prelude::*;
 use spanalloc::Spanalloc;
-use spanalloc_testkit::{Global, Mix, operations, run};
+use spanalloc_testkit::amount::{config, config_of, length};
+use spanalloc_testkit::{Global, Mix, Threads, operations, run};
 
 #[global_allocator]
 static ALLOCATOR: Spanalloc = Spanalloc;
@@ -18,25 +19,32 @@ static ALLOCATOR: Spanalloc = Spanalloc;
 /// One cache: the calling thread's.
 const MIX: Mix = Mix::new().caches(1);
 
+fn give_back(_most: usize) {
+    spanalloc::release();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn one_thread(operations in operations(MIX, 0..200)) {
+    fn one_thread(operations in operations(MIX, length())) {
         let result = run(Global(ALLOCATOR), &operations);
+        prop_assert!(result.is_ok(), "{:?}", result);
+    }
+
+    /// One works at a time, so every failure is found again.
+    #[test]
+    fn threads_by_turns(operations in operations(Mix::new().scavenges(2), length())) {
+        let result = run(Threads::new(ALLOCATOR, 3, give_back).unwrap(), &operations);
         prop_assert!(result.is_ok(), "{:?}", result);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 64,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config_of(64))]
 
     #[test]
-    fn new_threads(lists in prop::collection::vec(operations(MIX, 0..100), 2..4)) {
+    fn new_threads(lists in prop::collection::vec(operations(MIX, length()), 2..4)) {
         let results: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = lists
                 .iter()
