@@ -13,12 +13,13 @@ mod common;
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use common::{Lists, PackAll, assert_nothing_left};
+use common::PackAll;
 use spanalloc_cache::{Checked, Fast, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::{ClassTable, Go67};
 use spanalloc_os::{Counted, Mmap, OsSource};
 use spanalloc_pages::{PageHeap, Pages};
+use spanalloc_testkit::layers::nothing_left;
 use spanalloc_testkit::{Returning, pattern};
 
 type Source = Counted<Returning<Mmap>>;
@@ -27,18 +28,20 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
+type Lists<'a> = CentralLists<Go67, &'a PageHeap<Source>>;
+
 /// Runs `test` with a heap and lists of its own.
-fn with_lists(test: impl FnOnce(&PageHeap<Source>, &Lists<'_, Go67, Source>)) {
+fn with_lists(test: impl FnOnce(&PageHeap<Source>, &Lists<'_>)) {
     // SAFETY: the heap and everything above it are gone before the source is.
     let heap = PageHeap::new(Counted::new(unsafe { Returning::new(Mmap::new()) }));
     let central = CentralLists::new(&heap);
     test(&heap, &central);
-    assert_nothing_left(&heap);
+    nothing_left(&heap).unwrap();
 }
 
 /// Reallocates, checks that the contents were kept, and fills the object again.
 fn realloc<P: Policy>(
-    cache: &mut ThreadCache<&Lists<'_, Go67, Source>, P>,
+    cache: &mut ThreadCache<&Lists<'_>, P>,
     object: NonNull<u8>,
     from: usize,
     to: usize,
@@ -366,7 +369,7 @@ fn locks_are_counted_and_the_steady_state_takes_none() {
                 (snapshot.pages.heap_locks, snapshot.central_locks)
             };
             let sizes = [5, 16, 64, 1000, 8192];
-            let pairs = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, P>, rounds: usize| {
+            let pairs = |cache: &mut ThreadCache<&Lists<'_>, P>, rounds: usize| {
                 for size in sizes.repeat(rounds) {
                     let object = cache.alloc(layout(size, 8)).unwrap();
                     // SAFETY: the object is live with this layout.
@@ -374,7 +377,7 @@ fn locks_are_counted_and_the_steady_state_takes_none() {
                 }
             };
             // Dozens of spans of each class, emptied in turn.
-            let batch = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, P>| {
+            let batch = |cache: &mut ThreadCache<&Lists<'_>, P>| {
                 for size in sizes {
                     let objects: Vec<_> =
                         (0..1000).map(|_| cache.alloc(layout(size, 8)).unwrap()).collect();
@@ -407,7 +410,7 @@ fn what_magazines_keep_grows_with_use_and_is_bounded_for_the_thread() {
     with_lists(|_, central| {
         let mut cache = ThreadCache::new(central);
         let first = cache.alloc(layout(512, 8)).unwrap();
-        let cached = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, Fast>| {
+        let cached = |cache: &mut ThreadCache<&Lists<'_>, Fast>| {
             cache.snapshot().unwrap().rows().map(|row| row.cached * row.slot_bytes).sum::<usize>()
         };
         assert_eq!(cached(&mut cache), 7 * 512);
@@ -439,7 +442,7 @@ fn a_thread_keeps_what_it_needs_of_its_empty_spans() {
     with_lists(|_, central| {
         let mut cache = ThreadCache::<_, Fast>::with_policy(central);
         // Allocates and frees that many bytes; the most bytes that were in use meanwhile.
-        let wave = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, Fast>, size, bytes: usize| {
+        let wave = |cache: &mut ThreadCache<&Lists<'_>, Fast>, size, bytes: usize| {
             let objects: Vec<_> =
                 (0..bytes / size).map(|_| cache.alloc(layout(size, 8)).unwrap()).collect();
             let most = cache.snapshot().unwrap().pages.pages_in_use * 8192;
@@ -449,7 +452,7 @@ fn a_thread_keeps_what_it_needs_of_its_empty_spans() {
             }
             most
         };
-        let in_use = |cache: &mut ThreadCache<&Lists<'_, Go67, Source>, Fast>| {
+        let in_use = |cache: &mut ThreadCache<&Lists<'_>, Fast>| {
             cache.snapshot().unwrap().pages.pages_in_use * 8192
         };
         wave(&mut cache, 64, 16 * MB);

@@ -30,21 +30,11 @@
 
 #[path = "loom/central.rs"]
 mod central;
-#[path = "loom/fake_pages.rs"]
-mod fake_pages;
 #[path = "loom/faults.rs"]
 mod faults;
-#[path = "loom/futex.rs"]
-mod futex;
 #[path = "loom/kernels.rs"]
 mod kernels;
 #[path = "loom/span.rs"]
 mod span;
 #[path = "loom/words.rs"]
 mod words;
-
-/// Prints how many interleavings a model had.
-fn explored(name: &str, interleavings: usize, at_least: usize) {
-    println!("{name}: {interleavings} interleavings");
-    assert!(interleavings >= at_least, "{name} has shrunk to {interleavings}");
-}

@@ -29,6 +29,7 @@ use spanalloc_classes::{ClassTable, Rule, SizeClasses};
 use spanalloc_os::Mmap;
 use spanalloc_pages::{PAGE_BYTES, PageHeap, Pages};
 use spanalloc_testkit::Returning;
+use spanalloc_testkit::amount::{config, length};
 
 const OWNERS: usize = 3;
 
@@ -519,10 +520,10 @@ impl<'a> Run<'a> {
 const _: () = assert!(TINY_BYTES == 16 && Few::CLASSES.class_of(TINY_BYTES) == 1);
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn central_lists_do_as_the_model(operations in prop::collection::vec(operation(), 1..200)) {
+    fn central_lists_do_as_the_model(operations in prop::collection::vec(operation(), length())) {
         // SAFETY: everything above is gone before the source is.
         let heap = Heap::new(unsafe { Returning::new(Mmap::new()) });
         let mut run = Run::new(&heap);

@@ -8,14 +8,18 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::panic::catch_unwind;
 
+use common::{safe_rule, valid_sizes};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use spanalloc_classes::{
     Class, ClassError, ClassTable, MAX_SLOTS, MAX_SMALL, MAX_SPAN_PAGES, PAGE_BYTES, Rule,
     SizeClasses,
 };
+use spanalloc_testkit::amount::config;
 
 /// Three classes, none of them at the edge of a lookup table.
 struct Messages;
@@ -319,26 +323,9 @@ fn check_alignments(sizes: &[u32], table: &SizeClasses) {
     }
 }
 
-fn valid_sizes() -> Vec<u32> {
-    (4..16)
-        .step_by(2)
-        .chain((16..=1024).step_by(8))
-        .chain((1152..=MAX_SMALL as u32).step_by(128))
-        .collect()
-}
-
-prop_compose! {
-    /// Rules under which every list of valid sizes makes a table.
-    fn safe_rule()(
-        waste_divisor in 1..=8u32,
-        min_slots in 1..=512u32,
-        max_cut_bytes in 0..=128u32 << 10,
-    ) -> Rule {
-        Rule { waste_divisor, min_slots, max_cut_bytes, ..Rule::GO }
-    }
-}
-
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn every_valid_list_makes_a_right_table(
         rule in safe_rule(),

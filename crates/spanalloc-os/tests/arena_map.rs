@@ -20,6 +20,7 @@ use spanalloc_os::{
     Any32, Any64, ArenaMap, Counted, Faulty, Fixed, Geometry, IosArm64, Limited, Mips32, Mmap,
     OsError, OsSource, Verb, Windows64,
 };
+use spanalloc_testkit::amount::{config, length};
 use support::Cleaned;
 
 /// A pointer to tell from others; nobody reads what it points to.
@@ -267,28 +268,30 @@ fn agrees_with_a_tree<G: Geometry>(ops: &[Op]) {
 }
 
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
-    fn any_64_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn any_64_agrees(ops in prop::collection::vec(op(), length())) {
         agrees_with_a_tree::<Any64>(&ops);
     }
 
     #[test]
-    fn windows_64_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn windows_64_agrees(ops in prop::collection::vec(op(), length())) {
         agrees_with_a_tree::<Windows64>(&ops);
     }
 
     #[test]
-    fn ios_arm64_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn ios_arm64_agrees(ops in prop::collection::vec(op(), length())) {
         agrees_with_a_tree::<IosArm64>(&ops);
     }
 
     #[test]
-    fn any_32_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn any_32_agrees(ops in prop::collection::vec(op(), length())) {
         agrees_with_a_tree::<Any32>(&ops);
     }
 
     #[test]
-    fn mips_32_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn mips_32_agrees(ops in prop::collection::vec(op(), length())) {
         agrees_with_a_tree::<Mips32>(&ops);
     }
 }

@@ -21,7 +21,7 @@ use loom::thread;
 use spanalloc_os::Window;
 use spanalloc_sync::atomic::AtomicPtr;
 use spanalloc_sync::cell::UnsafeCell;
-use spanalloc_sync::fault::{self, Fault};
+use spanalloc_testkit::models::{Fault, check, explored, with_fault};
 
 /// Index of the table's first entry; the table has `PAGES` pages of one entry each.
 const FIRST: usize = 10;
@@ -107,117 +107,111 @@ impl Model {
 
 /// The entry is Ready already; its value is published while another thread looks.
 fn value_against_lookup() {
-    loom::model(|| {
-        let model = Model::new();
-        model.place();
-        model.commit(1);
-        model.open(1..2);
-        let writer = {
-            let model = Arc::clone(&model);
-            thread::spawn(move || model.publish(1))
-        };
-        model.look_up(1);
-        model.look_up(1);
-        writer.join().unwrap();
-        assert!(model.look_up(1));
-    });
+    let model = Model::new();
+    model.place();
+    model.commit(1);
+    model.open(1..2);
+    let writer = {
+        let model = Arc::clone(&model);
+        thread::spawn(move || model.publish(1))
+    };
+    model.look_up(1);
+    model.look_up(1);
+    writer.join().unwrap();
+    assert!(model.look_up(1));
 }
 
 /// The table is placed and opened, and its first value is published, while another thread looks.
 fn opening_against_lookup() {
-    loom::model(|| {
-        let model = Model::new();
-        let writer = {
-            let model = Arc::clone(&model);
-            thread::spawn(move || {
-                model.place();
-                model.commit(1);
-                model.open(1..2);
-                model.publish(1);
-            })
-        };
-        model.is_open(1);
-        model.look_up(1);
-        assert!(!model.is_open(0) && !model.is_open(2));
-        writer.join().unwrap();
-        assert!(model.is_open(1) && model.look_up(1));
-    });
+    let model = Model::new();
+    let writer = {
+        let model = Arc::clone(&model);
+        thread::spawn(move || {
+            model.place();
+            model.commit(1);
+            model.open(1..2);
+            model.publish(1);
+        })
+    };
+    model.is_open(1);
+    model.look_up(1);
+    assert!(!model.is_open(0) && !model.is_open(2));
+    writer.join().unwrap();
+    assert!(model.is_open(1) && model.look_up(1));
 }
 
 /// The window grows below and then above while another thread looks at both ends.
 fn growth_against_lookup() {
-    loom::model(|| {
-        let model = Model::new();
-        model.place();
-        model.commit(1);
-        model.open(1..2);
-        let writer = {
-            let model = Arc::clone(&model);
-            thread::spawn(move || {
-                model.commit(0);
-                model.open(0..2);
-                model.commit(2);
-                model.open(0..3);
-            })
-        };
-        model.is_open(2);
-        model.is_open(0);
-        assert!(model.is_open(1), "what was open stays open");
-        writer.join().unwrap();
-        assert!(model.is_open(0) && model.is_open(1) && model.is_open(2));
-    });
+    let model = Model::new();
+    model.place();
+    model.commit(1);
+    model.open(1..2);
+    let writer = {
+        let model = Arc::clone(&model);
+        thread::spawn(move || {
+            model.commit(0);
+            model.open(0..2);
+            model.commit(2);
+            model.open(0..3);
+        })
+    };
+    model.is_open(2);
+    model.is_open(0);
+    assert!(model.is_open(1), "what was open stays open");
+    writer.join().unwrap();
+    assert!(model.is_open(0) && model.is_open(1) && model.is_open(2));
 }
 
 /// Two threads look while a value is published: both see all of it or nothing.
 fn two_lookups() {
-    loom::model(|| {
-        let model = Model::new();
-        model.place();
-        model.commit(1);
-        model.open(1..2);
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                let model = Arc::clone(&model);
-                thread::spawn(move || model.look_up(1))
-            })
-            .collect();
-        model.publish(1);
-        for reader in readers {
-            reader.join().unwrap();
-        }
-    });
+    let model = Model::new();
+    model.place();
+    model.commit(1);
+    model.open(1..2);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.look_up(1))
+        })
+        .collect();
+    model.publish(1);
+    for reader in readers {
+        reader.join().unwrap();
+    }
 }
 
+// Exhaustive: 17 interleavings.
 #[test]
 fn a_value_is_seen_whole() {
-    value_against_lookup();
+    explored("value", check(value_against_lookup), 15);
 }
 
+// Exhaustive: 18,619 interleavings.
 #[test]
 fn an_entry_that_is_found_is_ready() {
-    opening_against_lookup();
+    explored("opening", check(opening_against_lookup), 18_000);
 }
 
+// Exhaustive: 10,243 interleavings.
 #[test]
 fn a_growing_window_never_names_what_is_not_ready() {
-    growth_against_lookup();
+    explored("growth", check(growth_against_lookup), 10_000);
 }
 
+// Exhaustive: 398 interleavings.
 #[test]
 fn two_readers_see_a_value_whole() {
-    two_lookups();
+    explored("two lookups", check(two_lookups), 380);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_relaxed_publication_of_the_value_is_noticed() {
-    fault::plant(Fault::PublishRelaxed);
-    value_against_lookup();
+    with_fault(Fault::PublishRelaxed, value_against_lookup);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_relaxed_growth_of_the_window_is_noticed() {
-    fault::plant(Fault::PublishRelaxed);
-    growth_against_lookup();
+    with_fault(Fault::PublishRelaxed, growth_against_lookup);
 }

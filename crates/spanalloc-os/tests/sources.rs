@@ -16,6 +16,7 @@ use std::ptr::NonNull;
 
 use proptest::prelude::*;
 use spanalloc_os::{Counted, Faulty, Fixed, Limited, Mmap, OsError, OsSource, Portable, Verb};
+use spanalloc_testkit::amount::{config, length};
 use support::{Cleaned, request};
 
 #[derive(Clone, Copy, Debug)]
@@ -236,24 +237,26 @@ fn buffer() -> Vec<MaybeUninit<u8>> {
 }
 
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
-    fn mmap_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn mmap_agrees(ops in prop::collection::vec(op(), length())) {
         run(&Mmap::new(), &ops, no_plan, |_| {});
     }
 
     #[test]
-    fn portable_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn portable_agrees(ops in prop::collection::vec(op(), length())) {
         run(&Portable::new(), &ops, no_plan, |_| {});
     }
 
     #[test]
-    fn fixed_agrees(ops in prop::collection::vec(op(), 0..60), skip in 0_usize..5000) {
+    fn fixed_agrees(ops in prop::collection::vec(op(), length()), skip in 0_usize..5000) {
         let mut buffer = buffer();
         run(&Fixed::new(&mut buffer[skip..]), &ops, no_plan, |_| {});
     }
 
     #[test]
-    fn counted_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn counted_agrees(ops in prop::collection::vec(op(), length())) {
         let os = Counted::new(Mmap::new());
         run(&os, &ops, no_plan, |model| {
             let page = os.page_bytes();
@@ -267,7 +270,7 @@ proptest! {
     }
 
     #[test]
-    fn limited_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn limited_agrees(ops in prop::collection::vec(op(), length())) {
         let page = Mmap::new().page_bytes();
         let os = Limited::with_committed(Counted::new(Mmap::new()), 64 * page, 40 * page);
         run(&os, &ops, no_plan, |model| {
@@ -279,7 +282,7 @@ proptest! {
     }
 
     #[test]
-    fn faulty_agrees(ops in prop::collection::vec(op(), 0..60)) {
+    fn faulty_agrees(ops in prop::collection::vec(op(), length())) {
         let os = Faulty::new(Counted::new(Portable::new()));
         let plan = |verb, nth| os.fail_nth(verb, nth);
         run(&os, &ops, plan, |model| {

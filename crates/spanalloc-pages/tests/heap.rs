@@ -24,6 +24,7 @@ use spanalloc_os::{
 use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageHeap, Pages, Pooled};
 use spanalloc_sync::Spin;
 use spanalloc_sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use spanalloc_testkit::amount::config_of;
 
 type TestHeap<G> = PageHeap<Faulty<Watched<Simulated>>, G>;
 
@@ -108,7 +109,7 @@ fn spans_of_both_ends<G: Geometry>(probes: &[usize]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config_of(16))]
 
     #[test]
     fn the_span_map_knows_every_address(

@@ -14,6 +14,7 @@ use std::sync::{Condvar, Mutex};
 use proptest::prelude::*;
 use spanalloc_sync::atomic::{AtomicU32, Ordering};
 use spanalloc_sync::{Counter, Lock, LockGuard, Padded, Wait};
+use spanalloc_testkit::amount::{config, length};
 
 /// For one thread, which never waits and never has anybody to wake.
 struct Alone;
@@ -133,9 +134,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn one_thread_holds_what_the_model_says(
-        steps in prop::collection::vec(step(), 0..200),
+        steps in prop::collection::vec(step(), length()),
     ) {
         let locks = Locks::<Alone>::new();
         let mut guards = Guards::new();

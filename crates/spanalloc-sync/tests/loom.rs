@@ -18,8 +18,6 @@
     reason = "tests fail by panicking and are not an interface"
 )]
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use loom::thread;
@@ -27,45 +25,7 @@ use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU
 use spanalloc_sync::cell::UnsafeCell;
 use spanalloc_sync::fault::{self, Fault};
 use spanalloc_sync::{Counter, Lock, Spin, Wait, model};
-
-/// A futex for models.
-///
-/// The kernel compares the word and queues the waiter under one lock of its own. Here an addition
-/// of zero to the word stands for that lock: it reads the last value, it is a point where loom may
-/// switch, and what follows it up to the next such point is one step with it.
-struct Futex;
-
-std::thread_local! {
-    // All threads of a model run on the thread of its test.
-    static SLEEPERS: RefCell<VecDeque<thread::Thread>> = const { RefCell::new(VecDeque::new()) };
-    static SLEPT: Cell<usize> = const { Cell::new(0) };
-}
-
-impl Futex {
-    /// Starts an interleaving without sleepers.
-    fn reset() {
-        SLEEPERS.with_borrow_mut(VecDeque::clear);
-    }
-}
-
-// SAFETY: `wait` looks at the word in the same step in which it queues the thread, and returns when
-// `wake_one` has taken the thread from the queue. Models are allowed to allocate.
-unsafe impl Wait for Futex {
-    fn wait(word: &AtomicU32, expected: u32) {
-        if word.fetch_add(0, Ordering::Relaxed) == expected {
-            SLEEPERS.with_borrow_mut(|sleepers| sleepers.push_back(thread::current()));
-            SLEPT.set(SLEPT.get() + 1);
-            thread::park();
-        }
-    }
-
-    fn wake_one(word: &AtomicU32) {
-        word.fetch_add(0, Ordering::Relaxed);
-        if let Some(sleeper) = SLEEPERS.with_borrow_mut(VecDeque::pop_front) {
-            sleeper.unpark();
-        }
-    }
-}
+use spanalloc_testkit::models::{Futex, explored, with_fault};
 
 /// Runs `threads` threads (the model's own is one of them) that each add one to what the lock
 /// guards. Loom watches that each has the data alone from `lock` to the drop of the guard, and that
@@ -83,11 +43,6 @@ fn count_with<W: Wait + 'static>(threads: usize) {
         other.join().unwrap();
     }
     assert_eq!(*lock.lock(), threads);
-}
-
-fn explored(name: &str, interleavings: usize, at_least: usize) {
-    println!("{name}: {interleavings} interleavings");
-    assert!(interleavings >= at_least, "{name} has shrunk to {interleavings}");
 }
 
 // Exhaustive: 21 interleavings.
@@ -175,7 +130,7 @@ fn a_sleeping_thread_is_woken() {
         count_with::<Futex>(2);
     });
     explored("two sleeping", interleavings, 40);
-    assert!(SLEPT.get() > 0);
+    assert!(Futex::slept() > 0);
 }
 
 // Bounded at 5 preemptions: 23,977 interleavings. Two threads sleep at once, and each is woken.
@@ -186,21 +141,19 @@ fn two_sleeping_threads_are_woken() {
         count_with::<Futex>(3);
     });
     explored("three sleeping", interleavings, 20_000);
-    assert!(SLEPT.get() > 0);
+    assert!(Futex::slept() > 0);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_relaxed_release_is_noticed() {
-    fault::plant(Fault::LockReleaseRelaxed);
-    model::check(|| count_with::<Spin>(2));
+    with_fault(Fault::LockReleaseRelaxed, || count_with::<Spin>(2));
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_forgotten_waiter_is_noticed() {
-    fault::plant(Fault::LockForgetsWaiter);
-    model::check(|| {
+    with_fault(Fault::LockForgetsWaiter, || {
         Futex::reset();
         count_with::<Futex>(2);
     });

@@ -8,6 +8,8 @@ mod forking;
 mod global;
 #[cfg(feature = "layers")]
 pub mod layers;
+#[cfg(all(feature = "models", loom))]
+pub mod models;
 mod operation;
 pub mod pattern;
 mod playback;

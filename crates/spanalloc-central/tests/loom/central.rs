@@ -10,10 +10,7 @@ use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, CentralLists, Owner, Place, SpanRef, Stash};
 use spanalloc_classes::{ClassTable, Rule, SizeClasses};
 use spanalloc_sync::model;
-
-use crate::explored;
-use crate::fake_pages::FakePages;
-use crate::futex::Futex;
+use spanalloc_testkit::models::{FakePages, Futex, explored};
 
 /// Spans of one page with two slots, or four.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use spanalloc_central::remote::{Balance, Marked};
 use spanalloc_sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use spanalloc_sync::cell::UnsafeCell;
 use spanalloc_sync::model;
+use spanalloc_testkit::models::explored;
 
-use crate::explored;
 use crate::span::{self, ALL, World};
 
 /// Runs `run` with the world on another thread.

@@ -11,8 +11,7 @@ use spanalloc_central::remote::{Balance, Marked};
 use spanalloc_sync::atomic::{AtomicPtr, AtomicU64};
 use spanalloc_sync::cell::UnsafeCell;
 use spanalloc_sync::{Lock, rank};
-
-use crate::futex::Futex;
+use spanalloc_testkit::models::Futex;
 
 /// Slots of a span.
 pub const SLOTS: usize = 3;

@@ -9,9 +9,9 @@ use spanalloc_central::remote::Marked;
 use spanalloc_central::{Put, Reserve, SpanRef};
 use spanalloc_sync::atomic::Ordering;
 use spanalloc_sync::model;
+use spanalloc_testkit::models::explored;
 
 use crate::central::{Agent, QUARTER, new_lists};
-use crate::explored;
 
 const SLOT: usize = 1;
 

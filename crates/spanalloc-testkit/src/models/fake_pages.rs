@@ -1,5 +1,3 @@
-//! A page heap that hands out numbers: the pages behind them do not exist.
-
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,10 +6,12 @@ use std::ptr::{self, NonNull};
 use spanalloc_os::Report;
 use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageStats, Pages, Run};
 
-use crate::futex::Futex;
+use super::Futex;
 
-/// The page heap of the interleaving that runs. Not part of the model: each call is one step.
-#[derive(Debug)]
+/// A page heap that hands out numbers: the pages behind them do not exist, so there are no objects.
+///
+/// There is one for the interleaving that runs, and it is not part of the model: each call is one step.
+#[derive(Clone, Copy, Debug)]
 pub struct FakePages;
 
 #[derive(Debug, Default)]
@@ -37,6 +37,7 @@ impl FakePages {
     }
 
     /// Runs that were handed out and not freed since.
+    #[must_use]
     pub fn runs() -> usize {
         STATE.with_borrow(|state| state.runs.len())
     }
@@ -84,7 +85,7 @@ unsafe impl Pages for FakePages {
     }
 
     unsafe fn set_span(&self, address: usize, _pages: usize, _span: *mut ()) {
-        assert!(address % PAGE_BYTES == 0);
+        assert!(address.is_multiple_of(PAGE_BYTES));
     }
 
     fn span_of(&self, _address: usize) -> *mut () {
