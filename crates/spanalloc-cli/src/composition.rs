@@ -122,9 +122,13 @@ unsafe impl<T: ClassTable, O: OsSource, P: Policy> Subject for Composition<'_, T
     #[inline]
     fn advance(&mut self, microseconds: u32) {
         self.microseconds += u64::from(microseconds);
-        let now = Duration::from_micros(self.microseconds);
-        if now >= self.rest_until {
-            self.rest_until = now + self.heap.scavenge(&TraceClock(now), PIECES);
+        if Duration::from_micros(self.microseconds) >= self.rest_until {
+            self.scavenge(PIECES);
         }
+    }
+
+    fn scavenge(&mut self, pieces: usize) {
+        let now = Duration::from_micros(self.microseconds);
+        self.rest_until = now + self.heap.scavenge(&TraceClock(now), pieces);
     }
 }
