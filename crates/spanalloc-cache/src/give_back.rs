@@ -25,6 +25,7 @@ pub(crate) unsafe fn give_back<C: Central, P: Policy>(
     count: usize,
 ) {
     let facts = class_facts::<C::Table>(class);
+    let bytes = facts.bytes as usize;
     // SAFETY: index < count where this is called (contract).
     let address = |index: usize| unsafe { objects.add(index).read() }.addr();
     prefetch_spans(cache, address, count);
@@ -34,15 +35,28 @@ pub(crate) unsafe fn give_back<C: Central, P: Policy>(
         // Neighbours were often freed one after the other: they need one look at the span map, and those
         // of one word of the bitmap are given back at once.
         let known = last.and_then(|span: SpanRef| Some((span, span.slot_at(address(index))?)));
-        let (span, slot) = known
+        let (span, mut slot) = known
             .unwrap_or_else(|| Cache::<C, P>::locate(cache.central, class, facts, address(index)));
         let (word, mut mask) = (slot / 64, 1_u64 << (slot % 64));
+        let slots = word * 64..span.slots().min(word * 64 + 64);
         index += 1;
         while index < count {
-            let next = span.slot_at(address(index)).filter(|slot| slot / 64 == word);
-            let Some(bit) = next.map(|slot| 1 << (slot % 64)).filter(|bit| mask & bit == 0) else {
-                break;
+            let (before, this) = (address(index - 1), address(index));
+            // The slot behind that of the object before, or the one before it, needs no division.
+            slot = if this == before + bytes && slot + 1 < slots.end {
+                slot + 1
+            } else if this + bytes == before && slot > slots.start {
+                slot - 1
+            } else {
+                match span.slot_at(this) {
+                    Some(slot) if slots.contains(&slot) => slot,
+                    _ => break,
+                }
             };
+            let bit = 1 << (slot % 64);
+            if mask & bit != 0 {
+                break;
+            }
             mask |= bit;
             index += 1;
         }
