@@ -224,6 +224,10 @@ unsafe impl<O: OsSource> OsSource for Counted<O> {
         self.inner.busy()
     }
 
+    fn random(&self) -> u64 {
+        self.inner.random()
+    }
+
     fn die(&self, report: Report) -> ! {
         self.inner.die(report)
     }

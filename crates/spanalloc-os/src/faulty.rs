@@ -231,6 +231,10 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
         self.inner.busy()
     }
 
+    fn random(&self) -> u64 {
+        self.inner.random()
+    }
+
     fn die(&self, report: Report) -> ! {
         self.inner.die(report)
     }

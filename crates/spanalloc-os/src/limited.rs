@@ -185,6 +185,10 @@ unsafe impl<O: OsSource> OsSource for Limited<O> {
         self.inner.busy()
     }
 
+    fn random(&self) -> u64 {
+        self.inner.random()
+    }
+
     fn die(&self, report: Report) -> ! {
         self.inner.die(report)
     }

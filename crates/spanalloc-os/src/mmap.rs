@@ -36,6 +36,9 @@ use crate::{OsError, OsSource, Purpose, Report, Request};
 /// A program that wants all its future memory locked gets that of what is committed: reserved space is
 /// unlocked again, and locked as it becomes Ready, as far as its limit on locked memory goes.
 ///
+/// Reservations lie where the system puts its mappings, or some way below. A [`scattered`](Self::scattered)
+/// source puts each one for which no place is wished at random.
+///
 /// On Linux the mappings are called `spanalloc arena` and `spanalloc metadata` in
 /// `/proc/self/maps`, if the kernel knows names. No verb changes `errno`.
 #[derive(Debug)]
@@ -50,12 +53,20 @@ pub struct Mmap {
     marks: AtomicU8,
     /// Whether any guard was made by rights.
     forbids: AtomicBool,
+    /// Whether reservations lie at random places.
+    scatters: bool,
 }
 
 /// How far below the program's other mappings the first arena lies: 1 TB. The arenas that follow lie
 /// behind it one by one, so that objects can grow from one into the next, and lower addresses, which
 /// are used first, are those that were used before.
 const ROOM_ABOVE: Option<usize> = 1_usize.checked_shl(40);
+
+/// The places of which one is chosen for a reservation if they are scattered: 2^18, 64 MB apart, so that
+/// all lie within 16 TB.
+const PLACE_BITS: u32 = 18;
+/// Bytes from one place to the next: an arena of `Any64`.
+const PLACE_BYTES: usize = 64 << 20;
 
 /// Ranges shorter than this are cleared by writing zeros: 256 KB.
 const CLEARED_BYTES: usize = 256 << 10;
@@ -76,7 +87,24 @@ impl Mmap {
             relocates: AtomicU8::new(UNKNOWN),
             marks: AtomicU8::new(UNKNOWN),
             forbids: AtomicBool::new(false),
+            scatters: false,
         }
+    }
+
+    /// The system as it is, with random places: the first arena, any other for which there is no room behind
+    /// those before it, and each reservation of metadata lie at one of 2^18 places, 64 MB apart, over 16 TB.
+    /// Only where addresses have 64 bits.
+    pub const fn scattered() -> Self {
+        Self { scatters: true, ..Self::new() }
+    }
+
+    /// How far below the system's own choice a reservation should lie; None if that is as good as any.
+    fn distance(&self, purpose: Purpose) -> Option<usize> {
+        if self.scatters {
+            let place = system::random() >> (u64::BITS - PLACE_BITS);
+            return ROOM_ABOVE?.checked_add(usize::try_from(place).ok()?.checked_mul(PLACE_BYTES)?);
+        }
+        if purpose == Purpose::Arena { ROOM_ABOVE } else { None }
     }
 
     #[cold]
@@ -99,14 +127,14 @@ impl Mmap {
         self.relocates.load(Ordering::Relaxed) == YES
     }
 
-    /// Maps `bytes` bytes far below where the system put them, so that there is room for more behind them.
+    /// Maps `bytes` bytes so far below where the system put them, so that there is room for more behind them.
     /// As they are if that is not to be had.
-    fn map_below(first: NonNull<u8>, bytes: usize, align: usize) -> NonNull<u8> {
-        let Some(hint) = ROOM_ABOVE.and_then(|room| first.addr().get().checked_sub(room)) else {
+    fn map_below(first: NonNull<u8>, distance: usize, bytes: usize, align: usize) -> NonNull<u8> {
+        let Some(hint) = first.addr().get().checked_sub(distance) else {
             return first;
         };
         // The first byte of an arena of `Any64`, so that no small reservation lies in two.
-        let Some(below) = system::map(hint & !(align.max(64 << 20) - 1), bytes) else {
+        let Some(below) = system::map(hint & !(align.max(PLACE_BYTES) - 1), bytes) else {
             return first;
         };
         // SAFETY: both mappings were just made and nobody uses them. What the system does not take back
@@ -172,8 +200,10 @@ unsafe impl OsSource for Mmap {
         let refused = OsError::OutOfMemory { bytes };
         // The first answer is often aligned: after a hint, or above another arena.
         let mut first = system::map(request.hint, bytes).ok_or(refused)?;
-        if request.hint == 0 && request.purpose == Purpose::Arena {
-            first = Self::map_below(first, bytes, align);
+        if request.hint == 0 {
+            if let Some(distance) = self.distance(request.purpose) {
+                first = Self::map_below(first, distance, bytes, align);
+            }
         }
         let at = if first.addr().get() & (align - 1) == 0 {
             first
@@ -332,6 +362,10 @@ unsafe impl OsSource for Mmap {
 
     fn busy(&self) -> Option<Duration> {
         system::time(libc::CLOCK_THREAD_CPUTIME_ID).or_else(|| self.now())
+    }
+
+    fn random(&self) -> u64 {
+        system::random()
     }
 
     fn die(&self, report: Report) -> ! {

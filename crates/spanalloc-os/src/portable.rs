@@ -1,6 +1,8 @@
 //! The source that needs nothing but memmap2: Linux, macOS and Windows.
 
+use core::hash::{BuildHasher, Hasher};
 use core::ptr::{self, NonNull};
+use std::hash::RandomState;
 
 use memmap2::{MmapMut, MmapOptions};
 use spanalloc_sync::atomic::{AtomicUsize, Ordering};
@@ -74,6 +76,11 @@ impl Portable {
     /// A source with no reservation. Dropping it leaves its reservations in place.
     pub const fn new() -> Self {
         Self { mappings: Lock::new(Mappings(ptr::null_mut())), page_bytes: AtomicUsize::new(0) }
+    }
+
+    /// As [`new`](Self::new): where mappings lie is the system's affair.
+    pub const fn scattered() -> Self {
+        Self::new()
     }
 }
 
@@ -196,6 +203,11 @@ unsafe impl OsSource for Portable {
         };
         keep_errno(|| drop(mapping));
         Ok(())
+    }
+
+    fn random(&self) -> u64 {
+        // The keys of a new one come from the system, and it allocates nothing.
+        RandomState::new().build_hasher().finish()
     }
 
     fn die(&self, report: Report) -> ! {

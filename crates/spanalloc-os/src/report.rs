@@ -10,6 +10,10 @@ pub enum Misuse {
     NotAnObjectStart,
     /// The size or alignment given back is not the one the object was allocated with.
     SizeMismatch,
+    /// What lies behind the object was overwritten.
+    HeapOverflow,
+    /// A free object was written to.
+    WriteAfterFree,
 }
 
 impl Misuse {
@@ -20,6 +24,8 @@ impl Misuse {
             Self::ForeignPointer => "foreign pointer",
             Self::NotAnObjectStart => "not an object start",
             Self::SizeMismatch => "size mismatch at",
+            Self::HeapOverflow => "heap overflow of",
+            Self::WriteAfterFree => "write after free of",
         }
     }
 }
@@ -129,6 +135,10 @@ mod tests {
         assert_eq!(text(Misuse::NotAnObjectStart, 0x1000, 32768), line);
         let line = padded("spanalloc: size mismatch at 0x10 (class 8)\n");
         assert_eq!(text(Misuse::SizeMismatch, 0x10, 8), line);
+        let line = padded("spanalloc: heap overflow of 0x7f10 (class 48)\n");
+        assert_eq!(text(Misuse::HeapOverflow, 0x7f10, 48), line);
+        let line = padded("spanalloc: write after free of 0x7f10 (class 16)\n");
+        assert_eq!(text(Misuse::WriteAfterFree, 0x7f10, 16), line);
     }
 
     #[test]

@@ -230,6 +230,12 @@ pub unsafe trait OsSource {
         self.now()
     }
 
+    /// A number that nobody can foresee, another one at each call. A source that knows none says 0, which is
+    /// what it does unless it says more.
+    fn random(&self) -> u64 {
+        0
+    }
+
     /// Ends the process with the report as one line on standard error.
     ///
     /// Does not return, allocate or unwind. A fake source in a test may panic instead.
@@ -318,6 +324,10 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
 
     fn busy(&self) -> Option<Duration> {
         (**self).busy()
+    }
+
+    fn random(&self) -> u64 {
+        (**self).random()
     }
 
     fn die(&self, report: Report) -> ! {

@@ -121,6 +121,28 @@ pub(crate) fn time(clock: libc::clockid_t) -> Option<Duration> {
     Some(seconds.saturating_add(Duration::from_nanos(u64::try_from(time.tv_nsec).ok()?)))
 }
 
+/// A number from the kernel that nobody can foresee. Where the kernel has none yet, or there is no such
+/// call, it is made of what differs between processes and moments: better than none.
+pub(crate) fn random() -> u64 {
+    let mut number = 0_u64;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let bytes = size_of::<u64>();
+        let (place, flags) = ((&raw mut number).cast::<c_void>(), libc::GRND_NONBLOCK);
+        // SAFETY: the kernel writes to these 8 bytes.
+        let got = errno::keep(|| unsafe {
+            libc::syscall(libc::SYS_getrandom, place, bytes, flags as libc::c_long)
+        });
+        if usize::try_from(got) == Ok(bytes) {
+            return number;
+        }
+    }
+    let time = time(libc::CLOCK_MONOTONIC).unwrap_or_default().as_nanos() as u64;
+    number ^= (&raw const number).addr() as u64 ^ time.rotate_left(32);
+    // An odd factor that spreads what there is over all bits.
+    number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Maps `bytes` bytes that may not be touched, at `hint` if the system likes that.
 pub(crate) fn map(hint: usize, bytes: usize) -> Option<NonNull<u8>> {
     // SAFETY: without MAP_FIXED a new mapping replaces no other.

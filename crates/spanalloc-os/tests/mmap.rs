@@ -362,3 +362,39 @@ fn a_lock_that_waits_in_the_kernel_excludes() {
     }
     assert_eq!(*lock.lock(), 20_000);
 }
+
+#[test]
+fn random_numbers_differ() {
+    let os = Mmap::new();
+    set_errno(7);
+    let numbers: std::collections::HashSet<u64> = (0..1000).map(|_| os.random()).collect();
+    assert_eq!((numbers.len(), errno()), (1000, 7));
+}
+
+/// Of each of 16 reservations for an arena, and of each for metadata, how far it lies below the program's
+/// other mappings, in units of 64 MB.
+#[cfg(target_pointer_width = "64")]
+fn places(os: &Cleaned<Mmap>, purpose: Purpose) -> std::collections::HashSet<usize> {
+    let top = NonNull::from(&Mmap::new).addr().get();
+    let place = |_| {
+        let bytes = os.page_bytes();
+        let at = os.reserve(Request { purpose, ..request(bytes, bytes) }).unwrap();
+        top.abs_diff(at.addr().get()) >> 26
+    };
+    (0..16).map(place).collect()
+}
+
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn what_is_scattered_lies_everywhere() {
+    let os = Cleaned::new(Mmap::scattered());
+    for purpose in [Purpose::Arena, Purpose::Metadata] {
+        let places = places(&os, purpose);
+        // Two of them are at one of 2^18 places once in 2,000 runs, three never.
+        assert!(places.len() >= 15, "{places:?}");
+        let (least, most) = (places.iter().min().unwrap(), places.iter().max().unwrap());
+        assert!(most - least > 1 << 14, "over a sixteenth of the range at least: {places:?}");
+    }
+    let os = Cleaned::new(Mmap::new());
+    assert!(places(&os, Purpose::Metadata).len() <= 2, "side by side");
+}
