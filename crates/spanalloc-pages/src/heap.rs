@@ -2,7 +2,7 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use spanalloc_os::{ArenaMap, Geometry, Limited, Native, OsSource, Report};
-use spanalloc_sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use spanalloc_sync::{Counter, Lock, rank, spin_pause};
 
 use crate::chunk::segments;
@@ -56,6 +56,8 @@ pub struct PageHeap<O: OsSource, G: Geometry = Native> {
     pub(crate) attended: AtomicBool,
     /// The [`HugePages`] that was chosen.
     pub(crate) huge: AtomicU8,
+    /// See [`Pages::secret`]; 0 before somebody asked.
+    secret: AtomicU64,
     /// How much goes back when. Only tried: whoever finds it held leaves the work to the holder.
     pub(crate) pacer: Lock<Pacer, O::Wait, { rank::SCAVENGER }>,
     pub(crate) limits: Limits<O::Wait>,
@@ -83,6 +85,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             due: AtomicBool::new(false),
             attended: AtomicBool::new(false),
             huge: AtomicU8::new(HugePages::FIRST),
+            secret: AtomicU64::new(0),
             pacer: Lock::new(Pacer::new()),
             limits: Limits::new(),
             state: Lock::new(State::new()),
@@ -124,6 +127,17 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
 }
 
 impl<O: OsSource, G: Geometry> PageHeap<O, G> {
+    #[cold]
+    #[inline(never)]
+    fn secret_slow(&self) -> u64 {
+        let fresh = self.os.random() | 1;
+        // Relaxed: a number, nothing is read through it. All take that of the first who asked.
+        match self.secret.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => fresh,
+            Err(first) => first,
+        }
+    }
+
     /// Makes free pages metadata, for good: when the system has nothing more to give, a page that
     /// no object needs still serves as the descriptors of those that are needed. Several are taken
     /// at once if there are plenty, so that they do not end up scattered over the arenas.
@@ -354,6 +368,14 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
             metadata_pages: self.metadata_pages.get(),
             guard_pages: self.guards.get(),
             heap_locks,
+        }
+    }
+
+    #[inline]
+    fn secret(&self) -> u64 {
+        match self.secret.load(Ordering::Relaxed) {
+            0 => self.secret_slow(),
+            secret => secret,
         }
     }
 

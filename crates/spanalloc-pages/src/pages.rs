@@ -308,6 +308,12 @@ pub unsafe trait Pages {
     /// What the heap holds.
     fn stats(&self) -> PageStats;
 
+    /// The heap's secret: a number that is not 0 and never changes. If the source knows random numbers,
+    /// nobody can foresee it.
+    fn secret(&self) -> u64 {
+        1
+    }
+
     /// Ends the process with `report`.
     fn die(&self, report: Report) -> !;
 }
@@ -445,6 +451,11 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
 
     fn stats(&self) -> PageStats {
         (**self).stats()
+    }
+
+    #[inline]
+    fn secret(&self) -> u64 {
+        (**self).secret()
     }
 
     fn die(&self, report: Report) -> ! {
