@@ -67,6 +67,9 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// The all-zero bin.
     const EMPTY: Self;
 
+    /// Whether it is known of every slot at any time whether it is live.
+    const KNOWS_LIVE: bool;
+
     /// The spans behind the bin.
     fn spans(&self) -> &Spans;
 
@@ -87,7 +90,7 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     ///
     /// # Safety
     /// The caller is the bin's thread.
-    unsafe fn pop(&self) -> Option<*mut u8>;
+    unsafe fn pop<P: Policy>(&self) -> Option<*mut u8>;
 
     /// As [`pop`](Self::pop); if there is none, one from the span at hand, if that needs no more than a
     /// look at its bitmap.
@@ -95,9 +98,9 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// # Safety
     /// As for [`pop`](Self::pop).
     #[inline(always)]
-    unsafe fn pop_or_load(&self) -> Option<*mut u8> {
+    unsafe fn pop_or_load<P: Policy>(&self) -> Option<*mut u8> {
         // SAFETY: the caller's promise is passed on.
-        unsafe { self.pop() }
+        unsafe { self.pop::<P>() }
     }
 
     /// Whether the next object to be popped is known to hold zeros.
@@ -115,6 +118,10 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// # Safety
     /// The caller is the bin's thread and owns the span, which is of the bin's class.
     unsafe fn load(&self, span: SpanRef) -> Load;
+
+    /// Makes it harder to foresee which object comes next, by a number that nobody can. For bins that
+    /// choose at random.
+    fn stir(&self, _random: u32) {}
 
     /// Takes an object of `class` back if that needs no slow path.
     ///

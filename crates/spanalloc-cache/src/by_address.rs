@@ -10,7 +10,6 @@ use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
-use crate::bin::Keep as _;
 use crate::cache::{Cache, Path};
 use crate::large::{most_pages, pages_of, usable_pages};
 use crate::policy::Policy;
@@ -71,10 +70,12 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             if !span.set_free(slot) {
                 return Freed::Not;
             }
-            if self
-                .state
-                .bin(span.class())
-                .keep(ptr::with_exposed_provenance_mut(address), span.slot(slot))
+            Self::end_slot(self.central, span, address);
+            if !P::SHUFFLES
+                && self
+                    .state
+                    .bin(span.class())
+                    .keep(ptr::with_exposed_provenance_mut(address), span.slot(slot))
             {
                 return Freed::Done;
             }
@@ -135,7 +136,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     #[must_use]
     pub fn try_alloc_of(self, class: u8) -> Option<*mut u8> {
         // SAFETY: this thread uses the state (contract of `Cache::new`).
-        unsafe { self.state.bin(class).pop() }
+        unsafe { self.pop(class) }
     }
 
     /// Frees a small object of a span that this thread does not own. Takes no lock.
@@ -149,7 +150,11 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             return Freed::Not;
         }
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
-        match unsafe { span.mark(slot) } {
+        let marked = unsafe {
+            let ended = Self::end_slot_if_live(self.central, span, slot, object.addr());
+            if ended { span.mark(slot) } else { Marked::Twice }
+        };
+        match marked {
             Marked::Done => Freed::Done,
             // SAFETY: the mark gave this thread the token.
             Marked::Token => unsafe {
@@ -188,7 +193,11 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         let (span, slot) = self.find_live(address)?;
         if span.class() != LARGE && span.ownership().is(&self.state.owner.queue) {
             // SAFETY: this thread owns the span; nobody uses the object (contract).
-            match unsafe { span.put_once(slot) } {
+            let put = unsafe {
+                let ended = Self::end_slot_if_live(self.central, span, slot, address);
+                if ended { span.put_once(slot) } else { Put::Twice }
+            };
+            match put {
                 Put::Done => {}
                 Put::Notify => self.rehome_slow(span),
                 Put::Twice => return Err(report(Misuse::DoubleFree, address, span)),
@@ -206,7 +215,10 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         }
         if span.class() == LARGE && span.end_large(address) {
             // SAFETY: the object was ended just now.
-            unsafe { self.keep_large(span) };
+            unsafe {
+                Self::wipe_large(self.central, span);
+                self.keep_large(span);
+            }
             self.heed();
             return Ok(());
         }
@@ -252,12 +264,17 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             }
             // SAFETY: the object ended just now, so the span is this thread's.
             unsafe {
+                Self::wipe_large(central, span);
                 if lock_free { central.defer(span) } else { central.discard_large(span, None) }
             };
             return Ok(());
         }
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
-        match unsafe { span.mark(slot) } {
+        let marked = unsafe {
+            let ended = Self::end_slot_if_live(central, span, slot, address);
+            if ended { span.mark(slot) } else { Marked::Twice }
+        };
+        match marked {
             Marked::Done => {}
             // SAFETY: the mark gave this thread the token.
             Marked::Token => unsafe {
@@ -319,7 +336,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     #[inline]
     pub fn usable_bytes(self, address: usize) -> Result<usize, Report> {
         let (span, _) = self.find_live(address)?;
-        Ok(usable(span))
+        Ok(Self::usable(span))
     }
 
     /// Whether the live object at `address` is one that this layout would get.
@@ -363,7 +380,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
                 if Self::fits(span, new) {
                     Size::Fits
                 } else if span.class() != LARGE {
-                    Size::Moves(span.bytes())
+                    Size::Moves(Self::usable(span))
                 } else {
                     Size::Other
                 }
@@ -389,7 +406,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         if Self::fits(span, new) || resize() || Self::fits(span, new) {
             return Ok(object);
         }
-        if large && pages_of(new.size()) > usable_pages(span) {
+        if large && Self::MOVES && pages_of(new.size()) > usable_pages(span) {
             // SAFETY: the object is large and the caller's, and to be larger.
             return Ok(unsafe { self.move_large(span, new) });
         }
@@ -398,14 +415,20 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             // SAFETY: both objects hold the smaller of the two sizes and do not overlap; the old
             // one is the caller's to free.
             unsafe {
-                ptr::copy_nonoverlapping(object, moved, usable(span).min(new.size()));
+                ptr::copy_nonoverlapping(object, moved, Self::usable(span).min(new.size()));
                 self.free_unsized_slow(object)?;
             }
         }
         Ok(moved)
     }
-}
 
-fn usable(span: SpanRef) -> usize {
-    if span.class() == LARGE { usable_pages(span) * PAGE_BYTES } else { span.bytes() }
+    /// Bytes of an object of this span that the program may use.
+    #[inline]
+    fn usable(span: SpanRef) -> usize {
+        if span.class() == LARGE {
+            usable_pages(span) * PAGE_BYTES
+        } else {
+            span.bytes() - Self::CANARY_BYTES
+        }
+    }
 }

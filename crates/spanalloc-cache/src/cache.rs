@@ -60,6 +60,11 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
                 P::PACK_MAX == 0 || table.class(table.class_of(TINY_BYTES)).bytes == 16,
                 "a policy that packs needs a table with a class of 16 bytes"
             );
+            assert!(
+                !(P::CANARIES || P::WIPES || P::SHUFFLES)
+                    || (P::Bin::KNOWS_LIVE && P::PACK_MAX == 0),
+                "a policy that looks after slots needs a bin that knows what is live"
+            );
         }
         Self { state, central, policy: PhantomData }
     }
@@ -82,7 +87,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         if Self::is_tiny(layout) {
             return Path::Tiny;
         }
-        match C::Table::CLASSES.class_for(layout.size(), layout.align()) {
+        match C::Table::CLASSES.class_for(layout.size() + Self::CANARY_BYTES, layout.align()) {
             0 => Path::Large,
             class => Path::Small(class),
         }
@@ -94,7 +99,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         if P::PACK_MAX > 0 && size <= P::PACK_MAX {
             return None;
         }
-        C::Table::CLASSES.fine_class_for(size, align)
+        C::Table::CLASSES.fine_class_for(size.saturating_add(Self::CANARY_BYTES), align)
     }
 
     /// Memory for a common `layout` from its bin: no lock, no call. None sends the caller to
@@ -103,8 +108,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[must_use]
     pub fn try_alloc(self, layout: Layout) -> Option<*mut u8> {
         // SAFETY: this thread uses the state (contract of `new`).
-        Self::common(layout.size(), layout.align())
-            .and_then(|class| unsafe { self.state.bin(class).pop() })
+        Self::common(layout.size(), layout.align()).and_then(|class| unsafe { self.pop(class) })
     }
 
     /// Memory for any `layout` from what is at hand. None sends the caller to
@@ -117,8 +121,10 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             if Self::is_tiny(layout) {
                 return self.state.open.pack(layout.size().max(1), tiny_align(layout));
             }
-            let class = C::Table::CLASSES.class_by_rounding(layout.size(), layout.align())?;
-            self.state.bin(class).pop_or_load()
+            let size = layout.size() + Self::CANARY_BYTES;
+            let class = C::Table::CLASSES.class_by_rounding(size, layout.align())?;
+            let object = self.state.bin(class).pop_or_load::<P>()?;
+            Some(self.handed_out(class, object, false))
         }
     }
 
@@ -166,10 +172,9 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[inline(always)]
     #[must_use]
     pub fn try_alloc_known_of(self, class: u8) -> Option<(*mut u8, bool)> {
-        let bin = self.state.bin(class);
-        let zeroed = bin.zeroed();
+        let zeroed = P::WIPES || self.state.bin(class).zeroed();
         // SAFETY: this thread uses the state (contract of `new`).
-        Some((unsafe { bin.pop() }?, zeroed))
+        Some((unsafe { self.pop(class) }?, zeroed))
     }
 
     /// Memory for `layout` or null, and whether it is known to be zero.
@@ -222,7 +227,8 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             // SAFETY: the object is tiny by its Layout.
             return unsafe { self.try_free_tiny(object) };
         }
-        match C::Table::CLASSES.class_by_rounding(layout.size(), layout.align()) {
+        let size = layout.size() + Self::CANARY_BYTES;
+        match C::Table::CLASSES.class_by_rounding(size, layout.align()) {
             // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
             Some(class) => unsafe { P::Bin::push(self, class, object) },
             None => false,

@@ -259,8 +259,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let span = self
             .take_empty(class)
             .or_else(|| self.central.take(class, &self.state.owner.queue))
-            .or_else(|| self.recut_empty(class))
-            .or_else(|| self.cut(class))?;
+            .or_else(|| self.recut_empty(class).or_else(|| self.cut(class)).map(Self::wiped))?;
         self.state.empties.count_in(span);
         Some(span)
     }

@@ -137,7 +137,10 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             self.central.die(Misuse::DoubleFree, address, 0);
         }
         // SAFETY: the object was ended just now.
-        unsafe { self.keep_large(span) };
+        unsafe {
+            Self::wipe_large(self.central, span);
+            self.keep_large(span);
+        }
         self.heed();
     }
 
@@ -157,7 +160,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 }
 
 /// The object of a large span.
-fn object_of(span: SpanRef) -> *mut u8 {
+pub(crate) fn object_of(span: SpanRef) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut(span.base())
 }
 

@@ -216,6 +216,8 @@ impl Bin for Magazines {}
 impl Keep for Magazines {
     const EMPTY: Self = Self::new();
 
+    const KNOWS_LIVE: bool = false;
+
     fn spans(&self) -> &Spans {
         &self.spans
     }
@@ -251,7 +253,7 @@ impl Keep for Magazines {
     }
 
     #[inline(always)]
-    unsafe fn pop(&self) -> Option<*mut u8> {
+    unsafe fn pop<P: Policy>(&self) -> Option<*mut u8> {
         let top = self.loaded_top.get();
         if top == self.loaded_base.get() {
             return None;
@@ -263,14 +265,14 @@ impl Keep for Magazines {
 
     /// Of large slots a magazine holds so few that it is often empty while the other one is full.
     #[inline]
-    unsafe fn pop_or_load(&self) -> Option<*mut u8> {
+    unsafe fn pop_or_load<P: Policy>(&self) -> Option<*mut u8> {
         let top = self.freed_top.get();
         if self.loaded() == 0 && top == self.freed_end.get() && top > 0 && self.limit.get() <= LEAST
         {
             self.swap();
         }
         // SAFETY: the caller's promise is passed on.
-        unsafe { self.pop() }
+        unsafe { self.pop::<P>() }
     }
 
     #[inline]
@@ -384,6 +386,7 @@ impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Fast;
 
     #[test]
     fn an_unused_bin_gives_nothing_and_takes_nothing() {
@@ -391,7 +394,7 @@ mod tests {
         let mut object = 0u64;
         // SAFETY: this thread is the bin's.
         unsafe {
-            assert_eq!(bin.pop(), None);
+            assert_eq!(bin.pop::<Fast>(), None);
             assert!(!bin.keep((&raw mut object).cast()));
         }
         assert_eq!((bin.loaded(), bin.freed(), bin.limit.get()), (0, 0, 0));
@@ -409,13 +412,17 @@ mod tests {
             // SAFETY: this thread is the bin's.
             unsafe {
                 assert!(kept.iter().all(|object| bin.keep(*object)) && !bin.keep(one_more));
-                assert_eq!(bin.pop(), None, "freed objects are not handed out before a swap");
+                assert_eq!(
+                    bin.pop::<Fast>(),
+                    None,
+                    "freed objects are not handed out before a swap"
+                );
                 assert_eq!((bin.loaded(), bin.freed()), (0, LEAST));
                 bin.swap();
                 assert_eq!((bin.loaded(), bin.freed(), bin.zeroed()), (LEAST, 0, false));
                 assert!(bin.keep(one_more));
-                assert!(kept.iter().rev().all(|object| bin.pop() == Some(*object)));
-                assert_eq!(bin.pop(), None);
+                assert!(kept.iter().rev().all(|object| bin.pop::<Fast>() == Some(*object)));
+                assert_eq!(bin.pop::<Fast>(), None);
                 bin.clear_freed();
             }
         }
@@ -462,7 +469,7 @@ mod tests {
         unsafe { bin.loaded_objects().write(ptr::null_mut()) };
         bin.set_loaded(1, true);
         // SAFETY: this thread is the bin's.
-        assert_eq!(unsafe { bin.pop() }, Some(ptr::null_mut()));
+        assert_eq!(unsafe { bin.pop::<Fast>() }, Some(ptr::null_mut()));
         assert!(bin.zeroed(), "the object popped last is one of that load");
         bin.swap();
         assert!(!bin.zeroed());

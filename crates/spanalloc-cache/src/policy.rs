@@ -21,6 +21,18 @@ pub trait Policy: 'static {
     /// The least size, in bytes, of large objects behind which stands a guard: a page that nobody may
     /// touch, if the source knows such. None by default.
     const GUARDED_FROM: usize = usize::MAX;
+
+    /// Whether the last 8 bytes of each small object's slot are not the program's but hold a number that nobody
+    /// can foresee: the process ends when an object is freed whose number was overwritten. Needs a
+    /// [bin](Self::Bin) that knows what is live, and no packing, like the two that follow.
+    const CANARIES: bool = false;
+
+    /// Whether what is freed is overwritten with zeros. The process ends when a small object is handed
+    /// out whose slot is not zero any more.
+    const WIPES: bool = false;
+
+    /// Whether a slot is taken at random from those at hand, and what was freed comes no sooner than the rest.
+    const SHUFFLES: bool = false;
 }
 
 /// The default of Rust programs: trusts the Layout given to `free`, and looks an object's span up
@@ -54,4 +66,27 @@ impl Policy for Checked {
     const PACK_MAX: usize = 0;
 
     const GUARDED_FROM: usize = 128 << 10;
+}
+
+/// For programs that are attacked: all that [`Checked`] finds, and writes behind an object and to freed
+/// ones.
+///
+/// A small object's slot ends in a canary, which is looked at when the object is freed; freed memory is
+/// zero, which is looked at when it is handed out again, and makes zeroed memory cheap; which
+/// slot an allocation gets cannot be foreseen; behind each large object stands a guard.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hardened;
+
+impl Policy for Hardened {
+    type Bin = Words;
+
+    const PACK_MAX: usize = 0;
+
+    const GUARDED_FROM: usize = 1;
+
+    const CANARIES: bool = true;
+
+    const WIPES: bool = true;
+
+    const SHUFFLES: bool = true;
 }

@@ -11,6 +11,9 @@ use crate::large::{most_pages, pages_of, usable_pages};
 use crate::policy::Policy;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
+    /// Whether the pages of a large object may be moved: what is left of it where it was is not wiped.
+    pub(crate) const MOVES: bool = !P::WIPES;
+
     /// Gives an object a new size and keeps its contents, in place if the size class stays the same
     /// or the pages behind it allow. Null leaves the object as it was.
     ///
@@ -36,7 +39,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         unsafe {
             if from == Path::Large && to == Path::Large {
                 let span = Self::large_span(self.central, object.addr());
-                if pages_of(new_size) > usable_pages(span) {
+                if Self::MOVES && pages_of(new_size) > usable_pages(span) {
                     return self.move_large(span, new);
                 }
             }
@@ -60,10 +63,15 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// # Safety
     /// The span is large and the caller owns the object; what is cut off is unused.
     pub(crate) unsafe fn resize_to(self, span: SpanRef, bytes: usize) -> bool {
+        let pages = pages_of(bytes);
+        if P::WIPES && pages < usable_pages(span) {
+            // What is cut off would go back as it is.
+            return false;
+        }
         let (was, is) = (span.is_guarded(), Self::is_guarded(bytes));
         // An object that could not have a guard does without one.
         let stays = was == is || is && Self::is_guarded(usable_pages(span) * PAGE_BYTES);
-        let pages = pages_of(bytes) + usize::from(was);
+        let pages = pages + usize::from(was);
         // SAFETY: the caller's promise is passed on.
         let resized = stays
             && unsafe { self.central.resize_large(span, pages) }.is_some()

@@ -7,12 +7,13 @@ use spanalloc_central::remote::Marked;
 use spanalloc_central::{Central, LARGE, Place, SpanRef, class_facts};
 use spanalloc_classes::Class;
 use spanalloc_os::Misuse;
-use spanalloc_pages::PAGE_BYTES;
+use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
 use crate::bin::{Keep, Load, Spans};
 use crate::cache::{Cache, Path};
 use crate::policy::Policy;
+use crate::slots::mixed;
 
 /// The most free slots that a full span needs before it is worth taking from again.
 const USEFUL_SLOTS: usize = 64;
@@ -51,7 +52,13 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             if let Some(span) = spans.current() {
                 // SAFETY: this thread owns its current span, which is of this class.
                 match unsafe { bin.load(span) } {
-                    Load::Loaded => return true,
+                    Load::Loaded => {
+                        if P::SHUFFLES {
+                            let secret = self.central.heap().secret();
+                            bin.stir(mixed(secret, ptr::from_ref(bin).addr()) as u32);
+                        }
+                        return true;
+                    }
                     Load::Exhausted => self.retire(spans, span),
                     Load::Twice(slot) => {
                         self.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes())
@@ -195,7 +202,16 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         match Self::path(layout) {
             // SAFETY: the caller's promise is passed on.
             Path::Large => unsafe {
-                central.free_large(Self::large_span(central, address), address);
+                let span = Self::large_span(central, address);
+                if P::WIPES {
+                    if !span.end_large(address) {
+                        central.die(Misuse::DoubleFree, address, 0);
+                    }
+                    Self::wipe_large(central, span);
+                    central.discard_large(span, None);
+                } else {
+                    central.free_large(span, address);
+                }
             },
             Path::Tiny => {
                 let (span, slot) = Self::locate_tiny(central, address);
@@ -206,7 +222,11 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
                 let (span, slot) =
                     Self::locate(central, class, class_facts::<C::Table>(class), address);
                 // SAFETY: nobody uses the object (contract), and its span is not tiny.
-                Self::announce(central, span, unsafe { span.mark(slot) }, address);
+                let marked = unsafe {
+                    let ended = Self::end_slot_if_live(central, span, slot, address);
+                    if ended { span.mark(slot) } else { Marked::Twice }
+                };
+                Self::announce(central, span, marked, address);
             }
         }
     }

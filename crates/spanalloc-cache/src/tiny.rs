@@ -22,7 +22,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) fn alloc_tiny_slow(self, size: usize, align: usize) -> *mut u8 {
         let bin = self.state.bin(SHARED);
         // SAFETY: this thread uses the state (contract of `Cache::new`).
-        let slot = match unsafe { bin.pop() } {
+        let slot = match unsafe { bin.pop::<P>() } {
             Some(slot) => slot,
             None => self.alloc_small_slow(SHARED).0,
         };

@@ -66,7 +66,8 @@ pub struct Words {
     /// The last place of the ring, which has a power of two of them. As the three that follow, in bytes of
     /// places.
     ring: AtomicU8,
-    /// How many objects have to be freed after one before it is ripe.
+    /// How many objects have to be freed after one before it is ripe. If the policy shuffles, none is kept, and
+    /// this is what the next choice is made by.
     lag: AtomicU32,
     /// How many of the kept objects were handed out again so far. It goes round, and what exceeds `ring`
     /// does not count for the place, which is that of the oldest one.
@@ -161,6 +162,19 @@ impl Words {
         Some(place.object.load(Ordering::Relaxed))
     }
 
+    /// The word of which the lowest bit is one of `reserved`, any of them.
+    #[inline]
+    fn any_of(&self, reserved: u64) -> u64 {
+        // The multiplier and the constant of a generator with the period 2^32, of which the upper bits are
+        // the better ones.
+        let dice =
+            self.lag.load(Ordering::Relaxed).wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.lag.store(dice, Ordering::Relaxed);
+        let turn = dice >> (u32::BITS - WORD_SLOTS.ilog2());
+        let turned = reserved.rotate_right(turn);
+        (turned & turned.wrapping_neg()).rotate_left(turn)
+    }
+
     /// The objects that are kept.
     fn kept(&self) -> impl Iterator<Item = &Kept> {
         let next = self.next.load(Ordering::Relaxed);
@@ -207,6 +221,8 @@ impl Keep for Words {
         objects: [const { Kept::none() }; KEPT],
     };
 
+    const KNOWS_LIVE: bool = true;
+
     fn spans(&self) -> &Spans {
         &self.spans
     }
@@ -239,9 +255,9 @@ impl Keep for Words {
     }
 
     #[inline(always)]
-    unsafe fn pop(&self) -> Option<*mut u8> {
+    unsafe fn pop<P: Policy>(&self) -> Option<*mut u8> {
         let oldest = self.oldest.load(Ordering::Relaxed);
-        if self.is_ripe(oldest) {
+        if !P::SHUFFLES && self.is_ripe(oldest) {
             // SAFETY: the caller is the bin's thread (contract).
             return unsafe { self.pop_kept(oldest) };
         }
@@ -249,29 +265,30 @@ impl Keep for Words {
         if reserved == 0 {
             return None;
         }
-        let slot = reserved & reserved.wrapping_neg();
+        let from = if P::SHUFFLES { self.any_of(reserved) } else { reserved };
+        let slot = from & from.wrapping_neg();
         self.reserved.store(reserved ^ slot, Ordering::Relaxed);
         // SAFETY: with a slot reserved, this is a word of a descriptor, which is never unmapped.
         let word = unsafe { &*self.word.load(Ordering::Relaxed) };
         word.store(word.load(Ordering::Relaxed) & !slot, Ordering::Relaxed);
         let bytes = usize::from(self.bytes.load(Ordering::Relaxed));
         let base = self.base.load(Ordering::Relaxed);
-        let address = base.wrapping_add(reserved.trailing_zeros() as usize * bytes);
+        let address = base.wrapping_add(from.trailing_zeros() as usize * bytes);
         Some(ptr::with_exposed_provenance_mut(address))
     }
 
     #[inline]
-    unsafe fn pop_or_load(&self) -> Option<*mut u8> {
+    unsafe fn pop_or_load<P: Policy>(&self) -> Option<*mut u8> {
         // SAFETY: the caller is the bin's thread, which owns the current span (contract); nothing is
         // reserved of it.
         unsafe {
-            self.pop().or_else(|| {
+            self.pop::<P>().or_else(|| {
                 let oldest = self.oldest.load(Ordering::Relaxed);
                 if oldest != self.next.load(Ordering::Relaxed) {
                     return self.pop_kept(oldest);
                 }
                 let loaded = self.load(self.spans.current()?) == Load::Loaded;
-                if loaded { self.pop() } else { None }
+                if loaded { self.pop::<P>() } else { None }
             })
         }
     }
@@ -316,6 +333,10 @@ impl Keep for Words {
         self.past.store(past, Ordering::Relaxed);
         self.reserved.store(found.bits, Ordering::Relaxed);
         Load::Loaded
+    }
+
+    fn stir(&self, random: u32) {
+        self.lag.store(self.lag.load(Ordering::Relaxed) ^ random, Ordering::Relaxed);
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ mod common;
 
 use common::{PackAll, PackNone};
 use proptest::prelude::*;
-use spanalloc_cache::{Checked, Fast, Policy};
+use spanalloc_cache::{Checked, Fast, Hardened, Policy};
 use spanalloc_classes::{ClassTable, Go67, Rule, SizeClasses};
 use spanalloc_os::Mmap;
 use spanalloc_testkit::amount::{config, config_of, length};
@@ -74,6 +74,16 @@ proptest! {
     }
 
     #[test]
+    fn hardened(operations in operations(Mix::new(), length())) {
+        check::<Go67, Hardened>(&operations)?;
+    }
+
+    #[test]
+    fn hardened_with_faults(operations in operations(Mix::new().faults(4).scavenges(2), length())) {
+        check::<Go67, Hardened>(&operations)?;
+    }
+
+    #[test]
     fn packing_all_of_16_bytes(operations in operations(Mix::new().max_size(40_000), length())) {
         check::<Go67, PackAll>(&operations)?;
     }
@@ -92,6 +102,8 @@ proptest! {
         check::<Sparse, PackAll>(&operations)?;
         check::<Powers, PackNone>(&operations)?;
         check::<Powers, Checked>(&operations)?;
+        check::<Sparse, Hardened>(&operations)?;
+        check::<Powers, Hardened>(&operations)?;
     }
 
     #[test]
