@@ -2,7 +2,7 @@
 //!
 //! Without it, memory goes back as long as the program frees some, and on demand: see [`release`]. A
 //! program that is idle frees nothing; with this thread it loses what it does not need within seconds. The
-//! thread looks after [`Spanalloc`] and [`Checked`](crate::Checked), takes at most 1 % of one
+//! thread looks after [`Spanalloc`], [`Checked`](crate::Checked) and [`Hardened`](crate::Hardened), takes at most 1 % of one
 //! processor, allocates nothing, and takes no signals. While there is nothing to do it looks once a second.
 //!
 //! The child of a fork does not have the thread; it may start its own. The fork waits until the
@@ -25,7 +25,7 @@ use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Orderin
 use crate::checked::system::{self, Limit};
 use crate::program::{CacheOf, Program};
 use crate::thread::{self, Stage};
-use crate::{Spanalloc, checked};
+use crate::{Spanalloc, checked, hardened};
 
 const OFF: u8 = 0;
 const ON: u8 = 1;
@@ -33,7 +33,7 @@ const ON: u8 = 1;
 static STATE: AtomicU8 = AtomicU8::new(OFF);
 /// Whether forks are watched.
 static WATCHED: AtomicBool = AtomicBool::new(false);
-/// Whether the thread is in the heap of `Spanalloc`. That of `Checked` has a gate of its own.
+/// Whether the thread is in the heap of `Spanalloc`. The others have gates of their own.
 static INSIDE: AtomicBool = AtomicBool::new(false);
 /// Threads that are between the two ends of a fork.
 static FORKERS: AtomicU32 = AtomicU32::new(0);
@@ -63,7 +63,7 @@ type Round = fn(Told) -> Duration;
 
 /// The heaps that the thread looks after, as functions; null for none. So a library that has but one of them
 /// need not hold the other.
-static ROUNDS: [AtomicPtr<()>; 2] = [const { AtomicPtr::new(ptr::null_mut()) }; 2];
+static ROUNDS: [AtomicPtr<()>; 3] = [const { AtomicPtr::new(ptr::null_mut()) }; 3];
 
 fn rounds() -> impl Iterator<Item = Round> {
     // Acquire pairs with the Release in `start_with`, though a function is all there is to see.
@@ -75,11 +75,11 @@ fn rounds() -> impl Iterator<Item = Round> {
 
 /// Starts the thread, if it is not there. False if the system has no thread to give.
 pub fn start() -> bool {
-    checked::start_background() && start_with(0, tend)
+    checked::start_background() && hardened::start_background() && start_with(0, tend)
 }
 
 /// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
-/// spans of all threads: that of both allocators. Returns how many bytes that was. The other threads give back the
+/// spans of all threads: that of all allocators. Returns how many bytes that was. The other threads give back the
 /// rest of what they keep when they next come to a slow path.
 pub fn release() -> usize {
     if let Stage::Live(cache) = thread::stage::<Spanalloc>() {
@@ -87,7 +87,8 @@ pub fn release() -> usize {
     }
     let central = Spanalloc::central();
     CacheOf::<Spanalloc>::tend_idle(central, true);
-    central.heap().release_all(usize::MAX) * PAGE_BYTES + checked::release()
+    let pages = central.heap().release_all(usize::MAX);
+    pages * PAGE_BYTES + checked::release() + hardened::release()
 }
 
 /// The time of a program, and of its threads.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use spanalloc_cache::{Fast, ThreadCache};
+use spanalloc_os::Mmap;
 use spanalloc_sync::Lock;
 use spanalloc_sync::atomic::AtomicUsize;
 
@@ -11,7 +12,7 @@ use crate::program::{self, CacheOf, Central, Program, Shared, Stages, State};
 
 pub(crate) type CacheState = State<Fast>;
 
-static CENTRAL: Central = program::central();
+static CENTRAL: Central = program::central(Mmap::new());
 static STAGES: Stages<Fast> = Stages::new(0);
 static FALLBACK: Shared<Fast> = Lock::new(ThreadCache::with_policy(&CENTRAL));
 static EXIT_KEY: AtomicUsize = AtomicUsize::new(0);

@@ -1,7 +1,7 @@
 //! Limits on the memory of the process.
 //!
 //! What counts are the bytes of a heap that have memory behind them, those of its own tables included, and
-//! that did not go back to the system. [`Spanalloc`] and [`Checked`](crate::Checked) are two heaps, and each
+//! that did not go back to the system. [`Spanalloc`], [`Checked`](crate::Checked) and [`Hardened`](crate::Hardened) are three heaps, and each
 //! is held to the limits; a program uses one of them, as a rule.
 //!
 //! ```
@@ -20,7 +20,7 @@ pub use spanalloc_pages::Pressure;
 use spanalloc_pages::{Listener, Pages as _};
 
 use crate::program::Program;
-use crate::{Spanalloc, checked};
+use crate::{Spanalloc, checked, hardened};
 
 /// From how many bytes on memory goes back to the system: free pages first, then what the threads keep, as
 /// soon as each comes by. If that is not enough, the program is told. `usize::MAX` is no limit.
@@ -30,6 +30,7 @@ use crate::{Spanalloc, checked};
 pub fn set_soft(bytes: usize) {
     Spanalloc::central().heap().set_soft_limit(bytes);
     checked::set_soft_limit(bytes);
+    hardened::set_soft_limit(bytes);
 }
 
 /// How many bytes there may be at most. An allocation that would take more fails, once everything free that
@@ -38,6 +39,7 @@ pub fn set_soft(bytes: usize) {
 pub fn set_hard(bytes: usize) {
     Spanalloc::central().heap().set_hard_limit(bytes);
     checked::set_hard_limit(bytes);
+    hardened::set_hard_limit(bytes);
 }
 
 /// Who is told that there is more memory than the soft limit, and nothing that could be given back. It is
@@ -49,6 +51,7 @@ pub fn set_hard(bytes: usize) {
 pub fn on_pressure(listener: Option<fn(Pressure)>) {
     Spanalloc::central().heap().set_listener(listener.map(Listener::of));
     checked::set_listener(listener.map(Listener::of));
+    hardened::set_listener(listener.map(Listener::of));
 }
 
 /// Tells whoever listens what there is to be told. For the end of a slow path, outside of all locks.

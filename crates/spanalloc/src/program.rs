@@ -21,8 +21,8 @@ pub(crate) type Shared<P> =
     Lock<ThreadCache<&'static Central, P>, <Os as OsSource>::Wait, { rank::FALLBACK }>;
 
 /// Empty central lists over a page heap that has reserved nothing.
-pub(crate) const fn central() -> Central {
-    CentralLists::new(PageHeap::new(Mmap::new()))
+pub(crate) const fn central(os: Os) -> Central {
+    CentralLists::new(PageHeap::new(os))
 }
 
 /// States that no thread owns, which say in a slot how far its thread is. A slot begins with the

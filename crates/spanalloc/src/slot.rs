@@ -1,16 +1,27 @@
-//! The slot of a thread in [`Checked`](crate::Checked): one pointer in thread-local storage.
+//! The slots of a thread in the allocators that check: one pointer in thread-local storage for each.
 //!
-//! On Linux it is a symbol of the initial-exec model: two instructions, without a call to the C
+//! One of them is made for shared libraries: that of [`Checked`](crate::Checked), or with the feature
+//! `hardened-slot` that of [`Hardened`](crate::Hardened). On Linux it is a symbol of the initial-exec model: two instructions, without a call to the C
 //! library even in a shared library (where `thread_local!` would call `__tls_get_addr`, which may
 //! allocate). Elsewhere it is a `thread_local!`.
 
-pub(crate) use self::imp::{identity, read, write};
+pub(crate) use self::imp::identity;
+#[cfg(not(feature = "hardened-slot"))]
+pub(crate) use self::{imp as of_checked, local as of_hardened};
+#[cfg(feature = "hardened-slot")]
+pub(crate) use self::{imp as of_hardened, local as of_checked};
+
+use crate::checked::heap::CacheState;
+#[cfg(not(feature = "hardened-slot"))]
+use crate::{checked::heap::STAGES, hardened::heap::STAGES as OTHERS};
+#[cfg(feature = "hardened-slot")]
+use crate::{checked::heap::STAGES as OTHERS, hardened::heap::STAGES};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod imp {
+pub(crate) mod imp {
     use core::arch::{asm, global_asm};
 
-    use crate::checked::heap::{CacheState, STAGES};
+    use super::{CacheState, STAGES};
 
     // The label stands behind the slot, which is read at a distance of -8 from it. So in a library
     // that is called before the dynamic linker has filled in the distance (it is 0 then), the slot
@@ -75,10 +86,10 @@ mod imp {
 }
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-mod imp {
+pub(crate) mod imp {
     use core::arch::{asm, global_asm};
 
-    use crate::checked::heap::{CacheState, STAGES};
+    use super::{CacheState, STAGES};
 
     // The label stands before the slot, which is read at a distance of 8 from it. So in a library that
     // is called before the dynamic linker has filled in the distance (it is 0 then), the slot reads
@@ -138,11 +149,11 @@ mod imp {
 }
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-mod imp {
+pub(crate) mod imp {
     use core::cell::Cell;
     use core::ptr;
 
-    use crate::checked::heap::{CacheState, STAGES};
+    use super::{CacheState, STAGES};
 
     std::thread_local! {
         static SLOT: Cell<*const CacheState> = const { Cell::new(&raw const STAGES.unset) };
@@ -164,6 +175,29 @@ mod imp {
     #[inline]
     pub(crate) fn identity() -> usize {
         SLOT.with(|slot| ptr::from_ref(slot).addr())
+    }
+}
+
+/// The slot that is not made for shared libraries.
+pub(crate) mod local {
+    use core::cell::Cell;
+
+    use super::{CacheState, OTHERS};
+
+    std::thread_local! {
+        static SLOT: Cell<*const CacheState> = const { Cell::new(&raw const OTHERS.unset) };
+    }
+
+    /// What the calling thread's slot holds.
+    #[inline(always)]
+    pub(crate) fn read() -> *const CacheState {
+        SLOT.get()
+    }
+
+    /// Sets the calling thread's slot.
+    #[inline]
+    pub(crate) fn write(state: *const CacheState) {
+        SLOT.set(state);
     }
 }
 

@@ -4,7 +4,7 @@ use spanalloc_central::Central as _;
 use spanalloc_pages::HugePages;
 
 use crate::program::Program;
-use crate::{Spanalloc, checked};
+use crate::{Spanalloc, checked, hardened};
 
 /// Sets the most bytes that each thread keeps of what it freed: half of them as pages for small objects of other
 /// sizes, a quarter as large objects, a quarter as small ones at hand. `usize::MAX`, as at first, is as many as
@@ -16,10 +16,12 @@ use crate::{Spanalloc, checked};
 pub fn set_thread_cache(bytes: usize) {
     Spanalloc::central().set_thread_cache(bytes);
     checked::set_thread_cache(bytes);
+    hardened::set_thread_cache(bytes);
 }
 
 /// Chooses for which memory the system is asked for huge pages from now on.
 pub fn set_huge_pages(huge: HugePages) {
     Spanalloc::central().heap().set_huge_pages(huge);
     checked::set_huge_pages(huge);
+    hardened::set_huge_pages(huge);
 }

@@ -1,40 +1,38 @@
-//! Memory of [`Checked`] that goes back: on demand, and by the background thread.
+//! Memory that goes back: on demand, and by the background thread.
 
 use core::time::Duration;
 
 use spanalloc_central::Central as _;
 use spanalloc_pages::PAGE_BYTES;
 
-use super::heap::{Cache, GATE};
-use super::{Checked, Entry, fork, is_early};
+use super::entry::{Entry, is_early};
+use super::heap::Checks;
 use crate::background::{self, PIECES, Time, Told};
-use crate::program::Program as _;
+use crate::program::CacheOf;
 
 /// Pages that are given back to the system at once: 64 MB.
 const RELEASE_PAGES: usize = 8 << 10;
 
-/// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
-/// spans of all threads. Returns how many bytes that was. The other threads give back the rest of what they
-/// keep when they next come to a slow path.
-pub fn release() -> usize {
-    if is_early() || !fork::is_watched() {
+/// See [`checked::release`](super::release).
+pub(crate) fn release<G: Checks>() -> usize {
+    if is_early::<G>() || !G::gate().is_watched() {
         return 0;
     }
-    match Entry::find() {
+    match Entry::<G>::find() {
         Entry::Own(cache, _inside) => {
-            Checked::central().catch_up();
+            G::central().catch_up();
             cache.reclaim();
-            Cache::tend_idle(Checked::central(), true);
+            CacheOf::<G>::tend_idle(G::central(), true);
         }
-        Entry::Outsider(_outsider) => Cache::tend_idle(Checked::central(), true),
+        Entry::Outsider(_outsider) => CacheOf::<G>::tend_idle(G::central(), true),
         Entry::Shelter => {}
     }
     let mut released = 0;
     // Step by step, so that a thread that forks meanwhile does not wait for all of it.
     loop {
-        let pages = match Entry::find() {
+        let pages = match Entry::<G>::find() {
             Entry::Shelter => 0,
-            _entered => Checked::central().heap().release_all(RELEASE_PAGES),
+            _entered => G::central().heap().release_all(RELEASE_PAGES),
         };
         released += pages * PAGE_BYTES;
         if pages < RELEASE_PAGES {
@@ -44,22 +42,21 @@ pub fn release() -> usize {
 }
 
 /// One round of the background thread. How long there is nothing more to do.
-fn tend(told: Told) -> Duration {
-    let central = Checked::central();
+fn tend<G: Checks>(told: Told) -> Duration {
+    let central = G::central();
     central.heap().set_attended(told != Told::Left);
-    if told == Told::Left || !fork::is_watched() {
+    if told == Told::Left || !G::gate().is_watched() {
         return Duration::MAX;
     }
-    let Some(_outsider) = GATE.enter_as_outsider() else { return Duration::from_millis(50) };
+    let Some(_outsider) = G::gate().enter_as_outsider() else { return Duration::from_millis(50) };
     if told == Told::Idle {
         central.catch_up();
-        Cache::tend_idle(central, false);
+        CacheOf::<G>::tend_idle(central, false);
     }
-    central.heap().scavenge(&Time::<Checked>::NEW, PIECES)
+    central.heap().scavenge(&Time::<G>::NEW, PIECES)
 }
 
-/// As [`background::start`], for the heap of [`Checked`] alone: a program that has
-/// no other needs nothing of it.
-pub fn start_background() -> bool {
-    !is_early() && background::start_with(1, tend)
+/// See [`checked::start_background`](super::start_background). The heap is the one with this index.
+pub(crate) fn start<G: Checks>(index: usize) -> bool {
+    !is_early::<G>() && background::start_with(index, tend::<G>)
 }

@@ -27,7 +27,7 @@ use super::system;
 use crate::slot;
 
 pub(super) const OUTSIDE: u8 = 0;
-pub(super) const FAST: u8 = 1;
+pub(crate) const FAST: u8 = 1;
 pub(super) const SLOW: u8 = 2;
 
 /// How long a closing thread waits until the others are out, and a thread that holds nothing until the
@@ -38,7 +38,9 @@ const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The gate of a heap. All zeroes is an open one.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
+    /// Whether it is closed around forks.
+    watched: AtomicBool,
     /// Threads that are between the two ends of a fork; 0 means open.
     forkers: AtomicU32,
     /// The identity of one of them; 0 if it is done, or there is none.
@@ -52,14 +54,25 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
+            watched: AtomicBool::new(false),
             forkers: AtomicU32::new(0),
             forker: AtomicUsize::new(0),
             outsiders: AtomicU32::new(0),
             drained: AtomicBool::new(false),
             in_pieces: AtomicBool::new(false),
         }
+    }
+
+    /// Notes that it is closed around forks from now on; whether it was before.
+    pub(super) fn watch(&self) -> bool {
+        self.watched.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether any thread ever asked for memory: the gate is watched before the first lock is taken.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
     }
 
     /// Whether the calling thread may be inside now: nobody forks, or nobody else.

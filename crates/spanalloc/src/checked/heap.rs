@@ -1,26 +1,39 @@
-//! The heap of [`Checked`](super::Checked): its statics.
+//! The heap of [`Checked`](super::Checked): its statics, and what it has in common with others that check.
 
-use spanalloc_cache::{Checked as Policy, ThreadCache};
+use spanalloc_cache::{Checked as Policy, Policy as AnyPolicy, ThreadCache, Words};
+use spanalloc_os::Mmap;
 use spanalloc_sync::Lock;
 use spanalloc_sync::atomic::AtomicUsize;
 
 use super::Checked;
 use super::gate::{FAST, Gate};
 use crate::program::{self, CacheOf, Central, Program, Shared, Stages, State};
-use crate::slot;
+use crate::slot::of_checked as slot;
 
 pub(crate) type CacheState = State<Policy>;
-pub(super) type Cache = CacheOf<Checked>;
 
-static CENTRAL: Central = program::central();
+/// An allocator that knows of every address whether an object of its own starts there, and can be used in the
+/// child of a fork and in a signal handler: what the functions of this module work for.
+pub(crate) trait Checks: Program<Policy: AnyPolicy<Bin = Words>> {
+    /// What keeps threads out of the heap while the process forks.
+    fn gate() -> &'static Gate;
+}
+
+static CENTRAL: Central = program::central(Mmap::new());
 /// The first of them is where every slot begins. All of them look entered, so that the fast paths
 /// leave them alone.
 pub(crate) static STAGES: Stages<Policy> = Stages::new(FAST);
 static FALLBACK: Shared<Policy> = Lock::new(ThreadCache::with_policy(&CENTRAL));
 static EXIT_KEY: AtomicUsize = AtomicUsize::new(0);
 
-/// What keeps threads out of the heap while the process forks.
-pub(super) static GATE: Gate = Gate::new();
+static GATE: Gate = Gate::new();
+
+impl Checks for Checked {
+    #[inline(always)]
+    fn gate() -> &'static Gate {
+        &GATE
+    }
+}
 
 impl Program for Checked {
     type Policy = Policy;
@@ -53,10 +66,8 @@ impl Program for Checked {
         slot::write(state);
     }
 
-    unsafe fn close(cache: Cache) {
-        if let Some(_outsider) = GATE.wait_as_outsider() {
-            // SAFETY: the caller's promise is passed on.
-            unsafe { cache.park() };
-        }
+    unsafe fn close(cache: CacheOf<Self>) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { super::close::<Self>(cache) };
     }
 }

@@ -3,9 +3,8 @@
 use spanalloc_central::{Central as _, LARGE};
 use spanalloc_pages::{PAGE_BYTES, PageState};
 
-use super::Checked;
-use super::heap::GATE;
-use crate::program::Program;
+use super::entry::is_inside;
+use super::heap::Checks;
 
 /// What pages of the heap are used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,17 +21,13 @@ pub enum Use {
     Kept,
 }
 
-/// Calls `visit` for the pages of the heap, lowest address first: with the address of the first of
-/// neighbouring pages of one use, and how many there are. A longer run may come in pieces.
-///
-/// The heap's lock is held: `visit` must not allocate. Of nothing in a signal handler that interrupted
-/// the allocator.
-pub fn for_each_run(mut visit: impl FnMut(usize, usize, Use)) {
-    if super::is_inside() {
+/// See [`checked::for_each_run`](super::for_each_run).
+pub(crate) fn for_each_run<G: Checks>(mut visit: impl FnMut(usize, usize, Use)) {
+    if is_inside::<G>() {
         return;
     }
-    let Some(_outsider) = GATE.wait_as_outsider() else { return };
-    let central = Checked::central();
+    let Some(_outsider) = G::gate().wait_as_outsider() else { return };
+    let central = G::central();
     central.heap().for_each_run(|address, pages, state| match state {
         PageState::Untouched => visit(address, pages, Use::Untouched),
         PageState::Free => visit(address, pages, Use::Free),
