@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use spanalloc::checked;
+use crate::heap;
 
 use crate::aligned::{alloc_at_page, alloc_pages, alloc_rounded, put_aligned};
 use crate::errno::no_memory;
@@ -11,14 +11,14 @@ use crate::malloc::{ALIGN, free_any, or_no_memory, realloc_any};
 /// As [`malloc`](crate::malloc::malloc).
 #[unsafe(no_mangle)]
 pub extern "C" fn __libc_malloc(size: usize) -> *mut c_void {
-    or_no_memory(checked::alloc(size, ALIGN))
+    or_no_memory(heap::alloc(size, ALIGN))
 }
 
 /// As [`calloc`](crate::malloc::calloc).
 #[unsafe(no_mangle)]
 pub extern "C" fn __libc_calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
-        Some(bytes) => or_no_memory(checked::alloc_zeroed(bytes, ALIGN)),
+        Some(bytes) => or_no_memory(heap::alloc_zeroed(bytes, ALIGN)),
         None => no_memory(),
     }
 }

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use spanalloc::checked;
+use crate::heap;
 
 use crate::errno::{invalid, no_memory};
 use crate::malloc::{ALIGN, or_no_memory};
@@ -27,7 +27,7 @@ pub(crate) unsafe fn put_aligned(out: *mut *mut c_void, align: usize, size: usiz
     if !align.is_power_of_two() || align < size_of::<*mut c_void>() {
         return libc::EINVAL;
     }
-    let object = checked::alloc(size, align.max(ALIGN));
+    let object = heap::alloc(size, align.max(ALIGN));
     if object.is_null() {
         return libc::ENOMEM;
     }
@@ -42,7 +42,7 @@ pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     if !align.is_power_of_two() {
         return invalid();
     }
-    or_no_memory(checked::alloc(size, align.max(ALIGN)))
+    or_no_memory(heap::alloc(size, align.max(ALIGN)))
 }
 
 /// Memory of at least `size` bytes at a multiple of `align`, which is rounded up to a power of two;
@@ -55,7 +55,7 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
 /// As [`memalign`].
 pub(crate) fn alloc_rounded(align: usize, size: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) => or_no_memory(checked::alloc(size, align.max(ALIGN))),
+        Some(align) => or_no_memory(heap::alloc(size, align.max(ALIGN))),
         None => invalid(),
     }
 }
@@ -68,7 +68,7 @@ pub extern "C" fn valloc(size: usize) -> *mut c_void {
 
 /// As [`valloc`].
 pub(crate) fn alloc_at_page(size: usize) -> *mut c_void {
-    or_no_memory(checked::alloc(size, page_bytes()))
+    or_no_memory(heap::alloc(size, page_bytes()))
 }
 
 /// As [`valloc`], and whole pages, at least one.
@@ -81,7 +81,7 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
 pub(crate) fn alloc_pages(size: usize) -> *mut c_void {
     let page = page_bytes();
     match size.max(1).checked_add(page - 1) {
-        Some(sum) => or_no_memory(checked::alloc(sum & !(page - 1), page)),
+        Some(sum) => or_no_memory(heap::alloc(sum & !(page - 1), page)),
         None => no_memory(),
     }
 }

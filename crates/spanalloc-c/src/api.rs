@@ -3,8 +3,8 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::Ordering;
 
+use crate::heap::{self, Listener};
 use spanalloc::HugePages;
-use spanalloc::checked::{self, Listener};
 
 use crate::options::{MAP, STATS};
 use crate::report::{self, Wanted};
@@ -140,13 +140,13 @@ impl Sink for Watched {
 /// the system has no thread to give.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_start_background() -> c_int {
-    if checked::start_background() { 0 } else { -1 }
+    if heap::start_background() { 0 } else { -1 }
 }
 
 /// Gives free memory back to the system. Returns how many bytes that was.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_release() -> usize {
-    checked::release()
+    heap::release()
 }
 
 /// Sets from how many bytes on memory goes back to the system, as SPANALLOC_SOFT_LIMIT does: free pages
@@ -156,7 +156,7 @@ pub extern "C" fn spanalloc_release() -> usize {
 /// What counts is `committed` of the snapshot, and `metadata`.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_set_soft_limit(bytes: usize) {
-    checked::set_soft_limit(bytes);
+    heap::set_soft_limit(bytes);
 }
 
 /// Sets how many bytes there may be at most, counted in the same way, as SPANALLOC_HARD_LIMIT does. An
@@ -164,7 +164,7 @@ pub extern "C" fn spanalloc_set_soft_limit(bytes: usize) {
 /// back to the system. SIZE_MAX is no limit. If there are more bytes already, they stay.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_set_hard_limit(bytes: usize) {
-    checked::set_hard_limit(bytes);
+    heap::set_hard_limit(bytes);
 }
 
 /// Sets what is called, with `context`, when there is more memory than the soft limit and nothing that could
@@ -183,7 +183,7 @@ pub unsafe extern "C" fn spanalloc_on_pressure(
     context: *mut c_void,
 ) {
     // SAFETY: the caller's promise is passed on.
-    checked::set_listener(callback.map(|call| unsafe { Listener::new(call, context) }));
+    heap::set_listener(callback.map(|call| unsafe { Listener::new(call, context) }));
 }
 
 /// Sets the most bytes that each thread keeps of what it freed, as SPANALLOC_THREAD_CACHE does: half of them as
@@ -194,7 +194,7 @@ pub unsafe extern "C" fn spanalloc_on_pressure(
 /// pages that the next ones come from. What a thread keeps already goes as it frees more.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_set_thread_cache(bytes: usize) {
-    checked::set_thread_cache(bytes);
+    heap::set_thread_cache(bytes);
 }
 
 /// Chooses for which memory the system is asked for huge pages from now on, as SPANALLOC_HUGE_PAGES does: one of
@@ -208,7 +208,7 @@ pub extern "C" fn spanalloc_set_huge_pages(choice: c_int) -> c_int {
         SPANALLOC_HUGE_PAGES_ALWAYS => HugePages::Always,
         _ => return -1,
     };
-    checked::set_huge_pages(huge);
+    heap::set_huge_pages(huge);
     0
 }
 
@@ -216,7 +216,7 @@ pub extern "C" fn spanalloc_set_huge_pages(choice: c_int) -> c_int {
 /// instead of ending the process.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_trust_program() {
-    checked::trust_program();
+    heap::trust_program();
 }
 
 /// Says what is reported when the process exits: SPANALLOC_REPORT_NOTHING, or the sum of

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use spanalloc::checked;
+use crate::heap;
 use spanalloc::stats::Figures;
 
 use crate::errno;
@@ -101,7 +101,7 @@ fn narrow_info() -> MallocInfo<c_int> {
 /// whatever `_keep` says.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_trim(_keep: usize) -> c_int {
-    c_int::from(checked::release() > 0)
+    c_int::from(heap::release() > 0)
 }
 
 /// Returns 1 for the parameters that glibc knows, and 0 for others. None of them changes anything

@@ -5,6 +5,12 @@
 // Nothing of it is used: it holds the panic handler that a library of this kind must have.
 extern crate std;
 
+// The heap that all functions work on.
+#[cfg(not(feature = "hardened"))]
+use spanalloc::checked as heap;
+#[cfg(feature = "hardened")]
+use spanalloc::hardened as heap;
+
 pub mod alias;
 pub mod aligned;
 pub mod api;

@@ -7,7 +7,7 @@
 use core::arch::asm;
 use core::ffi::c_void;
 
-use spanalloc::checked;
+use crate::heap;
 
 use crate::errno::no_memory;
 use crate::hooks;
@@ -32,7 +32,7 @@ pub(crate) fn or_no_memory(object: *mut u8) -> *mut c_void {
 /// Memory of at least `size` bytes; of 1 if that is 0.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    match checked::at_hand(size, ALIGN) {
+    match heap::at_hand(size, ALIGN) {
         Some(object) => object.cast(),
         None => malloc_any(size),
     }
@@ -40,14 +40,14 @@ pub extern "C" fn malloc(size: usize) -> *mut c_void {
 
 #[inline(never)]
 fn malloc_any(size: usize) -> *mut c_void {
-    or_no_memory(checked::alloc(size, ALIGN))
+    or_no_memory(heap::alloc(size, ALIGN))
 }
 
 /// Memory for `count` objects of `size` bytes, all zero.
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
-        Some(bytes) => or_no_memory(checked::alloc_zeroed(bytes, ALIGN)),
+        Some(bytes) => or_no_memory(heap::alloc_zeroed(bytes, ALIGN)),
         None => no_memory(),
     }
 }
@@ -70,15 +70,15 @@ pub unsafe extern "C" fn realloc(object: *mut c_void, size: usize) -> *mut c_voi
 #[inline(always)]
 pub(crate) unsafe fn realloc_any(object: *mut c_void, size: usize) -> *mut c_void {
     if object.is_null() {
-        return or_no_memory(checked::alloc(size, ALIGN));
+        return or_no_memory(heap::alloc(size, ALIGN));
     }
     // SAFETY: the caller's promise is passed on.
     unsafe {
         if size == 0 {
-            checked::free(object.cast());
+            heap::free(object.cast());
             return core::ptr::null_mut();
         }
-        or_no_memory(checked::realloc(object.cast(), size, ALIGN))
+        or_no_memory(heap::realloc(object.cast(), size, ALIGN))
     }
 }
 
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn free(object: *mut c_void) {
 pub(crate) unsafe fn free_any(object: *mut c_void) {
     if !object.is_null() {
         // SAFETY: the caller's promise is passed on.
-        unsafe { checked::free(object.cast()) }
+        unsafe { heap::free(object.cast()) }
     }
 }
 
@@ -194,7 +194,7 @@ pub unsafe extern "C" fn free_aligned_sized(object: *mut c_void, align: usize, s
 pub(crate) unsafe fn free_known(object: *mut c_void, size: usize, align: usize) {
     if !object.is_null() {
         // SAFETY: the caller's promise is passed on.
-        unsafe { checked::free_sized(object.cast(), size, align) }
+        unsafe { heap::free_sized(object.cast(), size, align) }
     }
 }
 
@@ -208,5 +208,5 @@ pub unsafe extern "C" fn malloc_usable_size(object: *mut c_void) -> usize {
         return 0;
     }
     // SAFETY: the caller's promise is passed on.
-    unsafe { checked::usable_size(object.cast()) }
+    unsafe { heap::usable_size(object.cast()) }
 }

@@ -1,6 +1,6 @@
 //! The heap, drawn: one character for a piece of the arenas.
 
-use spanalloc::checked::{self, Use};
+use crate::heap::{self, Use};
 use spanalloc::stats::PAGE_BYTES;
 
 use crate::text::{Sink, Text, Word};
@@ -26,7 +26,7 @@ const MARKS: [(Use, &str, &str); 5] = [
 /// Draws the arenas. Of the uses of a piece, the one that most of its pages have is shown.
 pub(crate) fn draw(text: &mut Text<'_, impl Sink>) {
     let mut pages = 0_usize;
-    checked::for_each_run(|_, more, _| pages += more);
+    heap::for_each_run(|_, more, _| pages += more);
     let mut piece = LEAST;
     while pages / LEAST > LINE * LINES * (piece / LEAST) {
         piece *= 2;
@@ -38,7 +38,7 @@ pub(crate) fn draw(text: &mut Text<'_, impl Sink>) {
         text.put(" ").put(mark).put(name);
     }
     let mut pen = Pen { text, at: None, piece_bytes: piece * PAGE_BYTES, counts: [0; MARKS.len()] };
-    checked::for_each_run(|address, pages, used| {
+    heap::for_each_run(|address, pages, used| {
         for page in 0..pages {
             pen.page(address + page * PAGE_BYTES, used);
         }

@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use spanalloc::checked;
+use crate::heap;
 
 use crate::setting::{self, LONGEST_PATH, Setting};
 use crate::system::{self, Descriptor, STDERR};
@@ -98,7 +98,7 @@ pub(crate) fn start() {
     if reports() && REPORT.get().is_none() {
         copy_standard_error();
     }
-    if BACKGROUND.load(Ordering::Relaxed) && !checked::start_background() {
+    if BACKGROUND.load(Ordering::Relaxed) && !heap::start_background() {
         let mut buffer = [0; 64];
         let mut text = crate::text::Text::new(&mut buffer, STDERR);
         text.put("spanalloc: no thread for SPANALLOC_BACKGROUND\n").send();
@@ -110,17 +110,17 @@ pub(crate) fn start() {
 unsafe fn apply(setting: Setting<'_>) {
     match setting {
         Setting::Check(true) | Setting::Nothing => {}
-        Setting::Check(false) => checked::trust_program(),
+        Setting::Check(false) => heap::trust_program(),
         Setting::Stats(stats) => STATS.store(stats, Ordering::Relaxed),
         Setting::Map(map) => MAP.store(map, Ordering::Relaxed),
         // SAFETY: the caller's promise.
         Setting::Report(path) => unsafe { REPORT.set(path) },
         Setting::Background(background) => BACKGROUND.store(background, Ordering::Relaxed),
         Setting::ReportPid(process) => REPORT_PID.store(process, Ordering::Relaxed),
-        Setting::SoftLimit(bytes) => checked::set_soft_limit(bytes),
-        Setting::HardLimit(bytes) => checked::set_hard_limit(bytes),
-        Setting::ThreadCache(bytes) => checked::set_thread_cache(bytes),
-        Setting::HugePages(huge) => checked::set_huge_pages(huge),
+        Setting::SoftLimit(bytes) => heap::set_soft_limit(bytes),
+        Setting::HardLimit(bytes) => heap::set_hard_limit(bytes),
+        Setting::ThreadCache(bytes) => heap::set_thread_cache(bytes),
+        Setting::HugePages(huge) => heap::set_huge_pages(huge),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use spanalloc::checked;
+use crate::heap;
 use spanalloc::stats::{Figures, Snapshot};
 
 use crate::system;
@@ -13,7 +13,7 @@ pub(crate) fn with_snapshot<R>(visit: impl FnOnce(&Snapshot) -> R) -> R {
     // SAFETY: the room is as large as a snapshot, aligned to a page, zero, which every field may
     // be, and nobody else's.
     let snapshot = unsafe { &mut *room.0.as_ptr() };
-    checked::snapshot_into(snapshot);
+    heap::snapshot_into(snapshot);
     visit(snapshot)
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn figures() -> Figures {
 #[inline(never)]
 fn on_stack_slow<R>(visit: impl FnOnce(&Snapshot) -> R) -> R {
     let mut snapshot = Snapshot::EMPTY;
-    checked::snapshot_into(&mut snapshot);
+    heap::snapshot_into(&mut snapshot);
     visit(&snapshot)
 }
 

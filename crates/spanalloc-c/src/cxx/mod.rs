@@ -7,7 +7,7 @@
 
 use core::ffi::c_void;
 
-use spanalloc::checked;
+use crate::heap;
 
 use crate::malloc::{ALIGN, free_any, free_known};
 use crate::system::STDERR;
@@ -27,12 +27,12 @@ type NoThrow = *const c_void;
 
 /// Memory for a `new`, or null.
 extern "C" fn alloc(size: usize) -> *mut c_void {
-    checked::alloc(size, ALIGN).cast()
+    heap::alloc(size, ALIGN).cast()
 }
 
 /// Memory for a `new` of a type with an alignment, or null.
 extern "C" fn alloc_aligned(size: usize, align: usize) -> *mut c_void {
-    checked::alloc(size, align.max(ALIGN)).cast()
+    heap::alloc(size, align.max(ALIGN)).cast()
 }
 
 /// Ends a process that should throw and cannot: nothing of libstdc++ was there when it was loaded.
