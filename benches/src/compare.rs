@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 
-use crate::contenders::{ALL, Contender};
+use crate::contenders::{ALL, Contender, HARDENED};
 use crate::results::{ContenderInfo, Results, Skipped};
 use crate::rounds::{Ready, Rounds, command, run_with_limit};
 use crate::worker::Identity;
@@ -150,7 +150,8 @@ fn chosen(names: &[String]) -> Result<Vec<Contender>, String> {
             .ok_or_else(|| format!("no allocator is called {name}; there are {}", known()))?;
         asked.push(contender.name);
     }
-    let is_asked = |it: &Contender| asked.is_empty() || asked.contains(&it.name);
+    let by_default = |it: &Contender| asked.is_empty() && it.name != HARDENED;
+    let is_asked = |it: &Contender| by_default(it) || asked.contains(&it.name);
     Ok(ALL.into_iter().filter(is_asked).collect())
 }
 
@@ -201,7 +202,8 @@ mod tests {
 
     #[test]
     fn contenders_are_chosen_by_both_names() {
-        assert_eq!(chosen(&[]).unwrap().len(), ALL.len());
+        assert_eq!(chosen(&[]).unwrap().len(), ALL.len() - 1);
+        assert_eq!(chosen(&strings(&["spanalloc hardened"])).unwrap().len(), 1);
         let two = chosen(&strings(&["mimalloc v3", "spanalloc_checked"])).unwrap();
         let names: Vec<&str> = two.iter().map(|contender| contender.name).collect();
         assert_eq!(names, ["spanalloc checked", "mimalloc v3"]);

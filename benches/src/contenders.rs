@@ -6,6 +6,8 @@ use crate::workloads::Group;
 pub const SPANALLOC: &str = "spanalloc";
 /// spanalloc with the policy `Checked`.
 pub const CHECKED: &str = "spanalloc checked";
+/// spanalloc with the policy `Hardened`. It is only compared when it is named.
+pub const HARDENED: &str = "spanalloc hardened";
 /// The allocator of the C library.
 pub const SYSTEM: &str = "system";
 /// The peer that every ratio is taken to.
@@ -37,9 +39,10 @@ impl Contender {
 }
 
 /// All contenders, in the order of the tables.
-pub const ALL: [Contender; 11] = [
+pub const ALL: [Contender; 12] = [
     Contender::new(SPANALLOC, "on_spanalloc", None),
     Contender::new(CHECKED, "on_spanalloc_checked", None),
+    Contender::new(HARDENED, "on_spanalloc_hardened", None),
     Contender::new(SYSTEM, "on_system", None),
     Contender::new(MIMALLOC3, "on_mimalloc3", Some("peer-mimalloc3")),
     Contender {
@@ -73,7 +76,7 @@ impl Contender {
 /// Whether this is the name of another allocator than spanalloc's own.
 #[must_use]
 pub fn is_peer(name: &str) -> bool {
-    ![SPANALLOC, CHECKED, MIMALLOC3_SMALL, FLOOR].contains(&name)
+    ![SPANALLOC, CHECKED, HARDENED, MIMALLOC3_SMALL, FLOOR].contains(&name)
 }
 
 /// Whether this is the name of a peer that is built for speed: all but the system's allocator,

@@ -11,9 +11,10 @@ use spanalloc_bench::worker::Identity;
 use spanalloc_bench::workloads;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const BINARIES: [(&str, &str); 3] = [
+const BINARIES: [(&str, &str); 4] = [
     ("spanalloc", env!("CARGO_BIN_EXE_on_spanalloc")),
     ("spanalloc checked", env!("CARGO_BIN_EXE_on_spanalloc_checked")),
+    ("spanalloc hardened", env!("CARGO_BIN_EXE_on_spanalloc_hardened")),
     ("system", env!("CARGO_BIN_EXE_on_system")),
 ];
 
