@@ -4,7 +4,7 @@
 //! cargo run --release -p spanalloc --example pairs -- fast 64 1000000
 //! ```
 //!
-//! The allocator is `fast`, `checked`, or `c`: what the program finds as `malloc` and `free`.
+//! The allocator is `fast`, `checked`, `hardened`, or `c`: what the program finds as `malloc` and `free`.
 
 use std::alloc::{GlobalAlloc, Layout, handle_alloc_error};
 use std::env;
@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use spanalloc::{Checked, Spanalloc};
+use spanalloc::{Checked, Hardened, Spanalloc};
 
 /// `malloc` and `free`.
 struct C;
@@ -89,6 +89,7 @@ fn main() -> ExitCode {
     match name {
         "fast" => pairs(&Spanalloc, layout, count),
         "checked" => pairs(&Checked, layout, count),
+        "hardened" => pairs(&Hardened, layout, count),
         "c" => pairs(&C, layout, count),
         _ => return usage(),
     }
@@ -98,6 +99,6 @@ fn main() -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!("usage: pairs fast|checked|c SIZE COUNT (a size of 1 to 65535)");
+    eprintln!("usage: pairs fast|checked|hardened|c SIZE COUNT (a size of 1 to 65535)");
     ExitCode::FAILURE
 }
