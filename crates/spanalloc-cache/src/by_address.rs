@@ -67,10 +67,9 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         };
         // SAFETY: this thread owns the span (contract), and with it the bin of its class.
         unsafe {
-            if !span.set_free(slot) {
+            if !span.set_free(slot, || Self::end_slot(self.central, span, address)) {
                 return Freed::Not;
             }
-            Self::end_slot(self.central, span, address);
             if !P::SHUFFLES
                 && self
                     .state

@@ -10,13 +10,18 @@
 //! So an object is looked at twice: its canary when it is freed, and whether it is still zero when it is
 //! handed out. The canary is wiped with the rest, and only of an object known to be live it is looked at,
 //! so a second free is found as such.
+//!
+//! A slot is wiped before it is free, and live before it has a canary: at any moment what is free is zero, also
+//! in the child of a fork that came in between, where the thread that was at it is not.
 
 use core::ptr;
 use core::slice;
+use core::sync::atomic::compiler_fence;
 
 use spanalloc_central::{Central, SpanRef, class_facts};
 use spanalloc_os::Misuse;
 use spanalloc_pages::{PAGE_BYTES, Pages};
+use spanalloc_sync::atomic::Ordering;
 
 use crate::bin::Keep;
 use crate::cache::Cache;
@@ -85,6 +90,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
                 self.central.die(Misuse::WriteAfterFree, object.addr(), bytes);
             }
             if P::CANARIES {
+                // The slot is live before it has a canary, whenever the process forks.
+                compiler_fence(Ordering::Release);
                 let place = object.add(bytes - Self::CANARY_BYTES).cast::<u64>();
                 place.write_unaligned(Self::canary(self.central, object.addr()));
             }
@@ -98,7 +105,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         mixed(central.heap().secret(), address) | u64::from_ne_bytes([0x80, 0, 0, 0, 0, 0, 0, 0])
     }
 
-    /// Looks at the slot of an object that was live, is free from now on, and wipes it.
+    /// Looks at the slot of a live object that will be free, and wipes it.
     ///
     /// # Safety
     /// The span has a slot at `address`, which is this thread's alone.
@@ -153,6 +160,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
                 object.write_bytes(0, bytes);
             }
         }
+        // The zeros are there before the slot is free, whenever the process forks.
+        compiler_fence(Ordering::Release);
         true
     }
 

@@ -86,19 +86,20 @@ impl SpanRef {
         SpanSlot(self.as_ptr().as_ptr().expose_provenance() as u64 | (index as u64) << INDEX_SHIFT)
     }
 
-    /// Makes the slot free; false, and nothing is changed, if it is already, or another thread may
-    /// have freed it, or it is the tail. It still counts as used.
+    /// Makes the slot free, and calls `first` before that; false, and nothing is done, if it is free already,
+    /// or another thread may have freed it, or it is the tail. It still counts as used.
     ///
     /// # Safety
     /// The caller is the holder, the span is not tiny, and nobody uses the slot.
     #[inline(always)]
-    pub unsafe fn set_free(self, slot: usize) -> bool {
+    pub unsafe fn set_free(self, slot: usize, first: impl FnOnce()) -> bool {
         let word = self.free_word(slot / 64);
         let live = word.load(Ordering::Relaxed);
         let free = live | 1 << (slot % 64);
         if free == live || self.may_be_marked() {
             return false;
         }
+        first();
         word.store(free, Ordering::Relaxed);
         true
     }
@@ -286,8 +287,9 @@ mod tests {
         assert_eq!((slots, with.used()), (100, 100), "the tail is not handed out");
         // SAFETY: the test is the holder.
         unsafe {
-            assert!(!with.set_free(100), "and not freed");
-            assert!(with.set_free(99) && !with.set_free(99));
+            assert!(!with.set_free(100, || panic!("no slot")), "and not freed");
+            assert!(with.set_free(99, || assert!(with.is_live(99), "only then it is free")));
+            assert!(!with.set_free(99, || panic!("free already")));
             with.set_live(99);
         }
     }
