@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::meter::Meter;
 use crate::{OsError, OsSource, Report, Request};
 
-/// A verb of [`OsSource`] that may fail.
+/// A call of an [`OsSource`] that may fail: each verb, and each kind of question and of advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verb {
@@ -20,16 +20,42 @@ pub enum Verb {
     Relocate,
     /// Any state -> None.
     Release,
+    /// Ready -> Guarded.
+    Guard,
+    /// Guarded -> Ready.
+    Unguard,
+    /// Ready memory reads as zero. Fails with [`OsError::Unsupported`].
+    Clear,
+    /// The memory behind Ready pages goes back. Fails with [`OsError::Unsupported`].
+    Empty,
+    /// What is said of use to come: [`expect_use`](OsSource::expect_use) and
+    /// [`expect_gaps`](OsSource::expect_gaps). One that fails is not heard.
+    Advise,
+    /// What is asked of memory: [`is_filled`](OsSource::is_filled) and [`resident`](OsSource::resident). One
+    /// that fails is answered as by a source that does not know.
+    Inspect,
 }
 
 impl Verb {
-    /// Every verb, in the order in which a range goes through them.
-    pub const ALL: [Self; 5] =
-        [Self::Reserve, Self::Commit, Self::Decommit, Self::Relocate, Self::Release];
+    /// Every one of them.
+    pub const ALL: [Self; 11] = [
+        Self::Reserve,
+        Self::Commit,
+        Self::Decommit,
+        Self::Relocate,
+        Self::Release,
+        Self::Guard,
+        Self::Unguard,
+        Self::Clear,
+        Self::Empty,
+        Self::Advise,
+        Self::Inspect,
+    ];
 }
 
-/// A source whose verbs fail with [`OsError::OutOfMemory`] when they are told to, and otherwise do
-/// what the source below does. For tests; a call that fails does not reach the source below.
+/// A source whose verbs fail when they are told to, with [`OsError::OutOfMemory`] unless [`Verb`] says
+/// otherwise, and otherwise do what the source below does. For tests; a call that fails does not reach the
+/// source below.
 #[derive(Debug)]
 pub struct Faulty<O> {
     inner: O,
@@ -38,6 +64,12 @@ pub struct Faulty<O> {
     decommit: Plan,
     relocate: Plan,
     release: Plan,
+    guard: Plan,
+    unguard: Plan,
+    clear: Plan,
+    empty: Plan,
+    advise: Plan,
+    inspect: Plan,
 }
 
 /// Which calls of one verb fail: those numbered `from..until`, the first call being number 1.
@@ -87,6 +119,12 @@ impl<O> Faulty<O> {
             decommit: Plan::new(),
             relocate: Plan::new(),
             release: Plan::new(),
+            guard: Plan::new(),
+            unguard: Plan::new(),
+            clear: Plan::new(),
+            empty: Plan::new(),
+            advise: Plan::new(),
+            inspect: Plan::new(),
         }
     }
 
@@ -102,6 +140,12 @@ impl<O> Faulty<O> {
             Verb::Decommit => &self.decommit,
             Verb::Relocate => &self.relocate,
             Verb::Release => &self.release,
+            Verb::Guard => &self.guard,
+            Verb::Unguard => &self.unguard,
+            Verb::Clear => &self.clear,
+            Verb::Empty => &self.empty,
+            Verb::Advise => &self.advise,
+            Verb::Inspect => &self.inspect,
         }
     }
 
@@ -168,40 +212,51 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
     }
 
     unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        self.guard.call(bytes)?;
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.guard(at, bytes) }
     }
 
     unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        self.unguard.call(bytes)?;
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.unguard(at, bytes) }
     }
 
     unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        self.clear.call(bytes).map_err(|_| OsError::Unsupported)?;
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.clear(at, bytes) }
     }
 
     unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        self.empty.call(bytes).map_err(|_| OsError::Unsupported)?;
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.empty(at, bytes) }
     }
 
     unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_use(at, bytes) }
+        if self.advise.call(bytes).is_ok() {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { self.inner.expect_use(at, bytes) }
+        }
     }
 
     unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_gaps(at, bytes) }
+        if self.advise.call(bytes).is_ok() {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { self.inner.expect_gaps(at, bytes) }
+        }
     }
 
     fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
-        self.inner.is_filled(at, bytes)
+        self.inspect.call(bytes).is_ok() && self.inner.is_filled(at, bytes)
     }
 
     unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
+        if self.inspect.call(bytes).is_err() {
+            return bytes;
+        }
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.resident(at, bytes) }
     }

@@ -455,3 +455,57 @@ fn faults_come_at_the_call_they_were_planned_for() {
         assert_eq!(os.inner.calls(Verb::Commit), 0);
     }
 }
+
+/// A source that says whether it was asked for anything but address space and memory.
+fn asks<O: OsSource>(os: &O, at: NonNull<u8>, bytes: usize) -> [bool; 4] {
+    // SAFETY: the range is Ready and this test's.
+    unsafe {
+        os.expect_use(at, bytes);
+        os.expect_gaps(at, bytes);
+        let cleared = os.clear(at, bytes).is_ok();
+        let emptied = os.empty(at, bytes).is_ok();
+        let guarded = os.guard(at, bytes).is_ok();
+        [cleared, emptied, guarded, guarded && os.unguard(at, bytes).is_ok()]
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn every_verb_can_be_made_to_fail() {
+    let os = Faulty::new(Mmap::new());
+    let bytes = 1 << 20;
+    let at = os.reserve(request(bytes, 4096)).unwrap();
+    // SAFETY: the range was reserved just now.
+    unsafe {
+        os.commit(at, bytes).unwrap();
+        assert_eq!(asks(&os, at, bytes), [true; 4]);
+        assert_eq!(os.resident(at, bytes), 0);
+        let verbs = [Verb::Guard, Verb::Clear, Verb::Empty, Verb::Advise, Verb::Inspect];
+        verbs.into_iter().for_each(|verb| os.fail_from(verb, 1));
+        assert_eq!(asks(&os, at, bytes), [false; 4]);
+        assert_eq!(os.resident(at, bytes), bytes, "nobody knows");
+        assert_eq!(os.clear(at, bytes), Err(OsError::Unsupported));
+        assert_eq!(os.empty(at, bytes), Err(OsError::Unsupported));
+        assert_eq!(os.guard(at, bytes), Err(OsError::OutOfMemory { bytes }));
+        at.write_bytes(1, bytes);
+        assert!(!os.is_filled(at, bytes));
+        assert_eq!(verbs.map(|verb| os.failures(verb)), [2, 2, 2, 2, 2]);
+        os.heal();
+        assert!(os.is_filled(at, bytes));
+        os.guard(at, bytes).unwrap();
+        os.fail_nth(Verb::Unguard, 1);
+        assert_eq!(os.unguard(at, bytes), Err(OsError::OutOfMemory { bytes }));
+        os.unguard(at, bytes).unwrap();
+        os.release(at, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_burst_of_failures_ends() {
+    let mut buffer = buffer();
+    let os = Faulty::new(Fixed::new(&mut buffer));
+    os.fail_calls(Verb::Reserve, 2, 3);
+    let answers = [(); 6].map(|()| os.reserve(request(4096, 4096)).is_ok());
+    assert_eq!(answers, [true, false, false, false, true, true]);
+    assert_eq!(os.failures(Verb::Reserve), 3);
+}
