@@ -14,8 +14,9 @@ use crate::{Geometry, OsError, OsSource, Purpose, Request, round_down, round_up}
 const MAX_TABLES: usize = 64;
 
 /// What a refused table is divided by. One refusal means that address space is scarce, so the next
-/// try leaves nearly all of it to the arenas; a 256th of the largest table still covers 1 TB.
-const SHRINK: usize = 256;
+/// try leaves nearly all of it to the arenas; a 64th of the largest table still covers 4 TB: the first arena,
+/// and the addresses a terabyte above it, where a system puts mappings that were asked for elsewhere.
+const SHRINK: usize = 64;
 
 /// A two-level map from address to `*mut T`, one entry an arena of `G`.
 ///

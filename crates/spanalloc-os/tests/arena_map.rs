@@ -136,9 +136,12 @@ fn a_map_is_small_in_itself_and_commits_one_page_for_its_first_arena() {
 #[test]
 fn a_refused_table_is_made_smaller_around_the_first_arena() {
     let page = Mmap::new().page_bytes();
-    for (budget, reserved) in
-        [(32 << 20, 32 << 20), ((32 << 20) - 1, 128 << 10), ((128 << 10) - 1, page), (page, page)]
-    {
+    for (budget, reserved) in [
+        (32 << 20, 32 << 20),
+        ((32 << 20) - 1, 512 << 10),
+        ((512 << 10) - 1, 8 << 10),
+        (page, page),
+    ] {
         let os = Cleaned::new(Limited::new(Mmap::new(), budget));
         let map = ArenaMap::<Any64, u64>::new();
         let first = 0x4012_3456_7000;
