@@ -226,7 +226,7 @@ pub unsafe trait Pages {
 
     /// Gives the contents of the first `pages` pages of the run `to` those of the run at `from`, and takes
     /// that back as [`free`](Self::free) does: by copying them, or without. False if nothing was
-    /// moved and the pages that should have been are no longer this heap's.
+    /// moved, and the first `pages` pages of `to` are no longer this heap's; those behind them are free then.
     ///
     /// # Safety
     /// Both runs were handed out by this heap and do not overlap, and `to` has not been used since it was;

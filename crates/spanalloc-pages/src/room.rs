@@ -23,6 +23,9 @@ const ALWAYS_MOVED_PAGES: usize = (32 << 20) / PAGE_BYTES;
 /// How often memory is moved without copying it at most: where it comes to, it stays a mapping of its
 /// own, of which a process may have 65,530.
 const MOST_RELOCATIONS: usize = 4 << 10;
+/// As many of them a refusal counts: it costs the pages that the memory should have come to, so after
+/// four memory is only copied.
+const REFUSED_RELOCATIONS: usize = MOST_RELOCATIONS / 4;
 
 impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     /// Takes a run that has free pages before and behind it. None if there is no such place.
@@ -77,8 +80,15 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
                 }
             }
             Err(_) => {
-                self.hold().disown(page_of(to.address), to.pages);
-                os.forget_committed(to.pages << PAGE_SHIFT);
+                self.relocations.add(REFUSED_RELOCATIONS);
+                let mut held = self.hold();
+                held.disown(page_of(to.address), pages);
+                os.forget_committed(bytes);
+                if pages < to.pages {
+                    let freed = held.free(to.address + bytes, to.pages - pages);
+                    debug_assert!(freed.is_ok(), "the run was handed out");
+                }
+                drop(held);
                 self.note_returned();
                 return false;
             }

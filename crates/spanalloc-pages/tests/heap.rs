@@ -499,8 +499,8 @@ fn a_relocation_that_is_refused_costs_the_target_and_nothing_else() {
         // SAFETY: the run there is handed out, and longer.
         (0..600).all(|page| unsafe { word(address + page * PAGE_BYTES).read() } == page as u64)
     };
-    let reserved = heap.stats().reserved;
     let lost = heap.alloc_roomy(700, 1).unwrap();
+    let reserved = heap.stats().reserved;
     heap.os().fail_nth(Verb::Relocate, 1);
     // SAFETY: both runs are handed out and have no spans; the second is unused.
     assert!(!unsafe { heap.relocate(from.address, lost, 600) });
@@ -509,17 +509,45 @@ fn a_relocation_that_is_refused_costs_the_target_and_nothing_else() {
     assert_eq!(stats.pages_in_use, 600);
     assert_eq!(stats.pages_in_use + stats.pages_free, stats.reserved / PAGE_BYTES);
     // SAFETY: pages that are no longer this heap's, which it must say.
-    let refused = unsafe { heap.free(lost.address, 700) };
+    let refused = unsafe { heap.free(lost.address, 600) };
     assert_eq!(refused, Err(PageError::NotOurs { address: lost.address }));
+    // Those behind them are, and free.
+    assert_eq!(stats.reserved, reserved - 600 * PAGE_BYTES);
+    let rest = lost.address + 600 * PAGE_BYTES;
+    // SAFETY: as above.
+    let refused = unsafe { heap.free(rest, 100) };
+    assert_eq!(refused, Err(PageError::AlreadyFree { address: rest, pages: 100 }));
 
     let to = heap.alloc_roomy(700, 1).unwrap();
-    assert!(to.address >= lost.address + 700 * PAGE_BYTES || to.address < lost.address);
+    assert!(to.address >= rest || to.address < lost.address);
     // SAFETY: as above.
     assert!(unsafe { heap.relocate(from.address, to, 600) });
     assert!(kept(to.address));
     free(&heap, to.address, 700);
     assert_eq!(heap.stats().pages_in_use, 0);
-    assert!(heap.stats().reserved >= reserved - 700 * PAGE_BYTES);
+    assert_eq!(heap.stats().reserved, reserved - 600 * PAGE_BYTES);
     let again = heap.alloc(600, 1).unwrap();
     assert_eq!((again.address, again.zeroed), (from.address, true), "what moved left zeros");
+}
+
+/// Each refusal costs pages, so a heap does not try for ever.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_source_that_never_moves_memory_is_not_asked_for_ever() {
+    let heap: PageHeap<Faulty<Mmap>> = PageHeap::new(Faulty::new(Mmap::new()));
+    heap.os().fail_from(Verb::Relocate, 1);
+    let from = heap.alloc(600, 1).unwrap();
+    let mut refused = 0;
+    let to = loop {
+        let to = heap.alloc_roomy(600, 1).unwrap();
+        // SAFETY: both runs are handed out and have no spans; the second is unused.
+        if unsafe { heap.relocate(from.address, to, 600) } {
+            break to;
+        }
+        refused += 1;
+        assert!(refused < 10);
+    };
+    assert_eq!(heap.os().failures(Verb::Relocate), refused);
+    assert_eq!(heap.stats().pages_in_use, 600);
+    free(&heap, to.address, 600);
 }
