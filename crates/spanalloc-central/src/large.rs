@@ -3,8 +3,10 @@
 use core::ptr;
 
 use spanalloc_classes::ClassTable;
+use spanalloc_os::Misuse;
 use spanalloc_pages::{PAGE_BYTES, Pages, Run};
 
+use crate::central::Central;
 use crate::descriptors::{Kind, Stash};
 use crate::lists::CentralLists;
 use crate::span::{LARGE, SpanRef};
@@ -54,6 +56,46 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         let done = unsafe { self.heap.unguard(span.last_page()) };
         span.set_guarded(!done);
         done
+    }
+
+    /// Makes the guard of a large object that has ended an ordinary page. If the system refuses, all of its
+    /// pages but the guard are free then, and that waits until other guards could be made ordinary pages.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn end_guard(&self, span: SpanRef) -> bool {
+        if !self.drop_guard(span) {
+            self.strand_guard(span);
+            return false;
+        }
+        for descriptor in self.stuck.drain() {
+            // SAFETY: only ended large objects are on this queue, and each is taken off by one thread.
+            let stuck = unsafe { SpanRef::from_descriptor(descriptor) };
+            if self.drop_guard(stuck) {
+                self.discard(stuck, None);
+            } else {
+                self.strand_guard(stuck);
+            }
+        }
+        true
+    }
+
+    /// Frees all pages of a large object that has ended but its guard, which the system does not take away
+    /// now, and keeps that for later.
+    fn strand_guard(&self, span: SpanRef) {
+        let (base, pages, guard) = (span.base(), span.pages() - 1, span.last_page());
+        if pages > 0 {
+            // SAFETY: the object has ended, so its pages are this thread's; the guard keeps its entry.
+            let freed = unsafe {
+                self.heap.set_span(base, pages, ptr::null_mut());
+                self.heap.free(base, pages)
+            };
+            if freed.is_err() {
+                self.die(Misuse::DoubleFree, base, 0);
+            }
+            span.rebase_large(Run { address: guard, pages: 1, zeroed: false });
+        }
+        // SAFETY: a large object that has ended gives the right to the link; this queue is never closed.
+        let _ = unsafe { self.stuck.push(span.as_ptr()) };
     }
 
     /// As [`resize_in_place`](Self::resize_in_place), of an object without a guard.

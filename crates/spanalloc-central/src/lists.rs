@@ -99,6 +99,8 @@ pub struct CentralLists<T, H: Pages> {
     owners: Register<H::Wait>,
     /// Spans that were left to be delivered or discarded later.
     deferred: Queue<Span>,
+    /// Guards that the system left guards: ended large objects of one page.
+    pub(crate) stuck: Queue<Span>,
     /// The most bytes that a thread keeps.
     thread_cache: AtomicUsize,
     table: PhantomData<fn() -> T>,
@@ -122,6 +124,7 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
             descriptors: Descriptors::new(tiny_bits.div_ceil(64)),
             owners: Register::new(),
             deferred: Queue::new(),
+            stuck: Queue::new(),
             thread_cache: AtomicUsize::new(usize::MAX),
             table: PhantomData,
         }
@@ -173,11 +176,11 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
 
     /// Gives the pages of a span without used slots to `stash` or to the heap, and its descriptor
     /// to `stash` or to the pool.
-    fn discard(&self, span: SpanRef, stash: Option<&Stash>) {
-        let (base, all) = (span.base(), span.pages());
-        // A guard that the system leaves one is lost to the heap.
-        let lost = span.is_guarded() && !self.drop_guard(span);
-        let pages = all - usize::from(lost);
+    pub(crate) fn discard(&self, span: SpanRef, stash: Option<&Stash>) {
+        if span.is_guarded() && !self.end_guard(span) {
+            return;
+        }
+        let (base, pages) = (span.base(), span.pages());
         self.forget(span, stash);
         // SAFETY: no slot is used, so nobody uses the pages, of which no span is left.
         let freed = unsafe {
