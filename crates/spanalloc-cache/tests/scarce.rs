@@ -1,4 +1,4 @@
-//! Caches when memory is short: a small buffer, a budget, a system that fails at every Nth call.
+//! Caches when memory is short: a small buffer, a budget. `injection.rs` has a system that fails.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +17,7 @@ use common::PackAll;
 use proptest::prelude::*;
 use spanalloc_cache::Fast;
 use spanalloc_classes::Go67;
-use spanalloc_os::{Faulty, Fixed, Limited, Mmap, OsSource, Verb};
+use spanalloc_os::{Faulty, Fixed, Limited, Mmap, OsSource};
 use spanalloc_testkit::amount::{config, config_of, length};
 use spanalloc_testkit::layers::{Caches, Heap, Layers, Lists, nothing_left};
 use spanalloc_testkit::{Mix, Operation, Replay, Returning, Subject, operations};
@@ -108,80 +108,4 @@ fn an_exhausted_budget_works_again_after_frees() {
     // SAFETY: the heap and everything above it are gone before the source is.
     let os = unsafe { Returning::new(Mmap::new()) };
     exhaust_and_recover(Limited::with_committed(os, 256 << 20, 2 << 20), 256 << 10);
-}
-
-/// Operations that come to every kind of call again and again.
-fn scenario() -> Vec<Operation> {
-    let mut operations = Vec::new();
-    for round in 0..2_u8 {
-        for (size, more) in [(3, 40), (16, 70), (112, 70), (1000, 15), (9000, 7), (70_000, 2)] {
-            operations.push(Operation::AllocMany { size, align: 8, more });
-            operations.push(Operation::Switch { cache: round.into() });
-        }
-        operations.push(Operation::AllocZeroed { size: 150_000, align: 1 << 16 });
-        // Each takes an arena of its own, its metadata and a commit.
-        operations.push(Operation::AllocMany { size: 10, align: 1 << 26, more: 16 });
-        for index in 0..8 {
-            operations.push(Operation::Realloc { index: index * 31, size: 40_000 });
-            operations.push(Operation::FreeRemote { index: index * 17 });
-        }
-        operations.push(Operation::Restart { cache: u16::from(round) + 1 });
-        operations.push(Operation::FreeMany { index: u32::from(round) * 50, more: 150 });
-        operations.push(Operation::FreeMany { index: 7, more: 60 });
-        // Blocks, and then pieces of them.
-        operations.extend([Operation::Release { most: 3 }; 30]);
-        operations.push(Operation::Release { most: 400 });
-    }
-    operations
-}
-
-/// Runs the scenario over a source where calls of `verb` fail from the `nth` on, `times` of them,
-/// from the start or from its middle. Returns how many failed.
-fn with_faults(verb: Verb, nth: usize, forever: bool, late: bool) -> usize {
-    // SAFETY: the heap and everything above it are gone before the source is.
-    let heap = Heap::new(Faulty::new(unsafe { Returning::new(Mmap::new()) }));
-    let (os, central) = (heap.os(), Lists::<Go67, _>::new(&heap));
-    let subject = Caches::<Go67, _, Fast>::new(&heap, &central, 3, true);
-    let mut replay = Replay::with_budget(subject, 200 << 20);
-    let arm = || if forever { os.fail_from(verb, nth) } else { os.fail_nth(verb, nth) };
-    let operations = scenario();
-    if !late {
-        arm();
-    }
-    for (step, operation) in operations.iter().enumerate() {
-        if late && step == operations.len() / 3 {
-            arm();
-        }
-        replay.apply(operation).unwrap();
-    }
-    let failures = os.failures(verb);
-    os.heal();
-    // Healed, nothing is refused any more.
-    let refused = replay.summary().refused;
-    for operation in &operations[..operations.len() / 3] {
-        replay.apply(operation).unwrap();
-    }
-    assert_eq!(replay.summary().refused, refused, "{verb:?} {nth}");
-    replay.finish().unwrap();
-    drop(replay);
-    nothing_left(&heap).unwrap();
-    failures
-}
-
-#[test]
-fn every_call_to_the_system_may_fail() {
-    // Nothing in the scenario is large enough to be moved.
-    let verbs = [Verb::Reserve, Verb::Commit, Verb::Decommit, Verb::Release];
-    let mut failures = [0; 4];
-    for (kind, verb) in verbs.into_iter().enumerate() {
-        for nth in 1..=64 {
-            failures[kind] += with_faults(verb, nth, false, nth % 2 == 0);
-            if nth % 4 == 1 {
-                failures[kind] += with_faults(verb, nth, true, nth % 8 == 1);
-            }
-        }
-    }
-    println!("calls that failed: {failures:?}");
-    // Each kind did fail; nothing here makes the heap release address space but failures.
-    assert!(failures[..3].iter().all(|&count| count > 20), "{failures:?}");
 }
