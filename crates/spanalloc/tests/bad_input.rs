@@ -130,6 +130,31 @@ fn alignments_beyond_all_need() {
     }
 }
 
+#[test]
+fn zeroed_memory_that_went_back_to_the_system_dirty() {
+    for (size, count) in
+        [(1, 5000), (24, 5000), (1000, 500), (9000, 200), (100_000, 50), (6 << 20, 3)]
+    {
+        let layout = layout(size, 8);
+        // SAFETY: objects are used within their size and freed with their layout.
+        unsafe {
+            for _ in 0..2 {
+                let dirty: Vec<_> = (0..count).map(|_| ALLOCATOR.alloc(layout)).collect();
+                for object in &dirty {
+                    object.write_bytes(0xa5, size);
+                }
+                dirty.into_iter().for_each(|object| ALLOCATOR.dealloc(object, layout));
+                spanalloc::background::release();
+                let clean: Vec<_> = (0..count).map(|_| ALLOCATOR.alloc_zeroed(layout)).collect();
+                for object in clean {
+                    pattern::check_zero(object, size).unwrap();
+                    ALLOCATOR.dealloc(object, layout);
+                }
+            }
+        }
+    }
+}
+
 /// The same operations that the layers below are tested with, on the whole.
 #[test]
 fn random_operations_on_the_program_s_heap() {

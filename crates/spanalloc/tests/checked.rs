@@ -139,12 +139,15 @@ fn an_object_tells_how_much_of_it_may_be_used_and_can_be_resized() {
 
 #[test]
 fn fresh_memory_is_zero_and_so_is_used_memory_if_asked_for() {
-    for size in SIZES {
+    for (size, goes_back) in SIZES.into_iter().flat_map(|size| [(size, false), (size, true)]) {
         let objects: Vec<_> = (0..200).map(|_| alloc(size)).collect();
         for object in objects {
             // SAFETY: the object has this size.
             unsafe { object.write_bytes(0xff, size) };
             free(object, size);
+        }
+        if goes_back {
+            checked::release();
         }
         for _ in 0..300 {
             // SAFETY: the allocator serves every layout; the object has this size.
