@@ -94,7 +94,7 @@ impl Traced {
             command.args(["-e", &format!("inject={inject}")]);
         }
         command.args(["-E", &format!("LD_PRELOAD={}", common::library().display())]);
-        let ended = run(command.arg(&self.program).arg(patience.to_string()), 60);
+        let ended = run(command.arg(&self.program).arg(patience.to_string()), 300);
         (ended, fs::read_to_string(log).unwrap())
     }
 
