@@ -180,9 +180,14 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     ) -> Result<(), PageError> {
         let free = cache.free.load(Ordering::Relaxed);
         let ours = cache.ours.load(Ordering::Relaxed);
-        if cache.base.load(Ordering::Relaxed) == window && pages & !ours == 0 && pages & free == 0 {
-            cache.free.store(free | pages, Ordering::Relaxed);
-            return Ok(());
+        if cache.base.load(Ordering::Relaxed) == window {
+            if pages & free != 0 {
+                return Err(PageError::AlreadyFree { address: window, pages: 64 });
+            }
+            if pages & !ours == 0 {
+                cache.free.store(free | pages, Ordering::Relaxed);
+                return Ok(());
+            }
         }
         self.hold().free_block(window, pages)
     }
