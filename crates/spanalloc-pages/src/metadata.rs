@@ -204,3 +204,6 @@ impl State {
         object
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -345,3 +345,6 @@ impl<G: Geometry> Tree<G> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
