@@ -29,9 +29,7 @@ pub unsafe trait Central {
     fn heap(&self) -> &Self::Heap;
 
     /// The most bytes that a thread keeps of what it freed; `usize::MAX` for as many as its use suggests.
-    fn thread_cache(&self) -> usize {
-        usize::MAX
-    }
+    fn thread_cache(&self) -> usize;
 
     /// A span of `class` with a free slot that no thread holds, if there is one. It is at
     /// [`Place::Current`](crate::Place::Current) and owned by the cache with `queue`.

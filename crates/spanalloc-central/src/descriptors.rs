@@ -252,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_has_a_pool_of_descriptors_that_are_no_larger_than_it_needs() {
+        let (pools, pages) = (Pools::new(8), Refusing::new());
+        for kind in 0..KINDS {
+            let (words, tiny) = POOL_WORDS.get(kind).map_or((8, true), |words| (*words, false));
+            let before = pages.stats().metadata_in_use;
+            assert_eq!(pools.get(&pages, Kind(kind), None).unwrap().1, words);
+            let bytes = descriptor_bytes(words, tiny).next_multiple_of(128);
+            let block = pages.stats().metadata_in_use - before;
+            assert_eq!(block, 128 + 16 * bytes, "kind {kind}");
+        }
+    }
+
+    #[test]
     fn a_stash_takes_more_at_each_time_and_few_locks() {
         let (pools, pages, stash) = (Pools::new(8), Refusing::new(), Stash::new());
         let count = 2 + 4 + 8 + 16 + 32;

@@ -192,3 +192,6 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         Some(run)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,6 +169,12 @@ mod tests {
         assert_eq!(balance.announce(2), Marked::Token);
         assert_eq!(balance.unfolded(), 1);
         assert_eq!(fold(&balance, &words), [(0, 0b1000)]);
+        // One that makes up for what is owed and no more leaves nothing to fold.
+        assert_eq!(balance.mark(&words[0], 1, 1), Marked::Token);
+        words[0].fetch_or(0b10, Ordering::Release);
+        assert_eq!(fold(&balance, &words), [(0, 0b11)]);
+        assert_eq!(balance.announce(1), Marked::Done);
+        assert_eq!(balance.mark(&words[0], 0b100, 1), Marked::Token);
     }
 
     #[test]

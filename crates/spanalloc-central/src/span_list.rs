@@ -93,8 +93,15 @@ mod tests {
     use crate::testing::span;
     use std::vec::Vec;
 
+    /// The spans from front to back, each of which knows the one before it.
     fn listed(list: &SpanList) -> Vec<SpanRef> {
-        core::iter::successors(list.first(), |span| list.after(*span)).collect()
+        let spans: Vec<_> =
+            core::iter::successors(list.first(), |span| list.after(*span)).collect();
+        assert_eq!(spans.first().and_then(|first| list.before(*first)), None);
+        for pair in spans.windows(2) {
+            assert_eq!(list.before(pair[1]), Some(pair[0]));
+        }
+        spans
     }
 
     #[test]

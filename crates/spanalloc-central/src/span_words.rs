@@ -309,6 +309,18 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_in_one_word_is_the_slot_of_its_span() {
+        for span in [span(7, 16, 130, false), span(7, 64, 128, false)] {
+            for index in [0, 1, 64, MAX_SLOTS - 1, MAX_SLOTS] {
+                let slot = span.slot(index);
+                // SAFETY: the word stands for a slot.
+                let again = unsafe { SpanSlot::from_bits(slot.to_bits()) };
+                assert_eq!((again, again.span(), again.index()), (slot, span, index));
+            }
+        }
+    }
+
+    #[test]
     fn the_lowest_bits() {
         assert_eq!(
             [lowest(0b1011, 2), lowest(0b1011, 3), lowest(0b1011, 64)],

@@ -47,6 +47,8 @@ pub(crate) struct Refusing {
     /// The largest run that is handed out, in pages.
     pub(crate) most_pages: Cell<usize>,
     pub(crate) no_metadata: Cell<bool>,
+    /// Whether guards stay what they are.
+    pub(crate) no_unguard: Cell<bool>,
 }
 
 impl Refusing {
@@ -55,6 +57,7 @@ impl Refusing {
             inner: PageHeap::new(Mmap::new()),
             most_pages: Cell::new(usize::MAX),
             no_metadata: Cell::new(false),
+            no_unguard: Cell::new(false),
         }
     }
 }
@@ -110,6 +113,16 @@ unsafe impl Pages for Refusing {
         unsafe { self.inner.extend(address, pages, more) }
     }
 
+    unsafe fn guard(&self, address: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.inner.guard(address) }
+    }
+
+    unsafe fn unguard(&self, address: usize) -> bool {
+        // SAFETY: the caller's promise is passed on.
+        !self.no_unguard.get() && unsafe { self.inner.unguard(address) }
+    }
+
     unsafe fn set_span(&self, address: usize, pages: usize, span: *mut ()) {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.set_span(address, pages, span) }
@@ -128,6 +141,6 @@ unsafe impl Pages for Refusing {
     }
 
     fn die(&self, report: Report) -> ! {
-        panic!("{:?} at class {}", report.misuse, report.class_bytes);
+        panic!("{:?} at class {}, {:#x}", report.misuse, report.class_bytes, report.address);
     }
 }

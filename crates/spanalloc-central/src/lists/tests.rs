@@ -7,6 +7,8 @@ use crate::remote::Marked;
 use crate::span_slots::Put;
 use crate::testing::Refusing;
 
+mod late;
+
 type TestLists = CentralLists<Go67, Refusing>;
 
 /// Class 5 of Go's table has 48 bytes.
@@ -115,6 +117,17 @@ fn what_is_given_can_be_taken() {
     assert_eq!(full.place(), Place::Partial);
     assert_eq!((setup.take(), full.used()), (Some(full), full.slots() - 1));
     assert_eq!(setup.lists.take(CLASS + 1, &setup.queue), None);
+}
+
+#[test]
+fn a_span_that_is_worth_taking_again_is_listed_beside_the_others() {
+    let setup = Setup::new();
+    let [partial, full] = [(); 2].map(|()| setup.cut(CLASS).unwrap());
+    use_slots(partial, 1);
+    use_slots(full, full.slots());
+    [partial, full].into_iter().for_each(|span| setup.give(span));
+    setup.free_remote(full, 3);
+    assert_eq!((setup.take(), setup.take(), setup.take()), (Some(full), Some(partial), None));
 }
 
 #[test]
@@ -266,6 +279,12 @@ fn a_borrowed_central_is_one() {
     let central = &&setup.lists;
     let span = central.cut(CLASS, &setup.queue, &setup.stash).unwrap();
     use_slots(span, 1);
+    let spans = |central: &&TestLists| {
+        let mut spans = 0;
+        Central::for_each_span(central, |_| spans += 1);
+        spans
+    };
+    assert_eq!(spans(central), 1);
     // SAFETY: the test owns what it passes.
     unsafe {
         central.give(span);
@@ -285,9 +304,10 @@ fn a_borrowed_central_is_one() {
         assert_eq!(owners, 1);
         central.unregister(owner.as_ref());
     }
-    let mut spans = 0;
-    central.for_each_span(|_| spans += 1);
-    assert_eq!((spans, central.heap().stats().pages_in_use - setup.stash.free_pages()), (0, 0));
+    assert_eq!(
+        (spans(central), central.heap().stats().pages_in_use - setup.stash.free_pages()),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -347,4 +367,73 @@ fn empty_spans_of_one_window_are_released_together() {
         spans.map(|span| setup.lists.span_at(span.base()).is_some()),
         [true, false, false, false, true]
     );
+}
+
+#[test]
+fn what_threads_may_keep_is_what_was_set_last() {
+    let setup = Setup::new();
+    // A borrowed central says the same.
+    let told = || (setup.lists.thread_cache(), Central::thread_cache(&&setup.lists));
+    assert_eq!(told(), (usize::MAX, usize::MAX));
+    setup.lists.set_thread_cache(4096);
+    assert_eq!(told(), (4096, 4096));
+}
+
+#[test]
+fn every_lock_that_is_taken_is_counted() {
+    let setup = Setup::new();
+    let locks = || {
+        let locks = setup.lists.locks();
+        assert_eq!(Central::locks(&&setup.lists), locks);
+        locks
+    };
+    assert_eq!(locks(), 0, "nothing was asked of it");
+    // A descriptor comes from its pool, and the span goes to its class.
+    let span = setup.cut(CLASS).unwrap();
+    assert_eq!(locks(), 1);
+    use_slots(span, 1);
+    setup.give(span);
+    assert_eq!(locks(), 2);
+    assert_eq!(setup.lists.take(CLASS + 1, &setup.queue), None);
+    assert_eq!(locks(), 2, "a class without a span needs none");
+    assert!(setup.take().is_some());
+    assert_eq!(locks(), 3);
+    // SAFETY: the layout is always this one.
+    assert!(unsafe { setup.lists.register(Layout::new::<Owner>()) }.is_some());
+    assert_eq!(locks(), 4);
+    // SAFETY: the test is the stash's only user.
+    unsafe { setup.lists.flush(&Stash::new()) };
+    assert_eq!(locks(), 4, "an empty stash has nothing for the pools");
+}
+
+#[test]
+fn a_parked_owner_is_found_by_whoever_asks() {
+    let setup = Setup::new();
+    // SAFETY: the layout is always this one; the owner is parked by its only user.
+    unsafe {
+        let owner = setup.lists.register(Layout::new::<Owner>()).unwrap();
+        assert!(setup.lists.park(owner.as_ref(), 100));
+        assert_eq!(setup.lists.take_parked(), Some(owner));
+        assert_eq!(setup.lists.take_parked(), None);
+        assert!(Central::park(&&setup.lists, owner.as_ref(), 100));
+        assert_eq!(Central::take_parked(&&setup.lists), Some(owner));
+        assert!(!setup.lists.park(owner.as_ref(), usize::MAX / 2), "too much to keep");
+        assert!(!Central::park(&&setup.lists, owner.as_ref(), usize::MAX / 2));
+    }
+}
+
+#[test]
+fn a_stash_says_what_it_has() {
+    let setup = Setup::new();
+    assert!(!setup.stash.has(1) && setup.stash.free_pages() == 0);
+    let span = setup.cut(CLASS).unwrap();
+    let free = setup.stash.free_pages();
+    assert!(free > 1 && setup.stash.has(1) && !setup.stash.has(64));
+    // SAFETY: the test owns the span, of which no slot is used, and the stash.
+    unsafe {
+        setup.lists.release(span, &setup.stash);
+        assert_eq!(setup.stash.free_pages(), free + span.pages());
+        setup.lists.flush(&setup.stash);
+    }
+    assert!(!setup.stash.has(1) && setup.stash.free_pages() == 0);
 }

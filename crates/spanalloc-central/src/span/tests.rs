@@ -123,6 +123,25 @@ fn addresses_and_slots_tell_each_other() {
 }
 
 #[test]
+fn every_address_tells_whether_a_slot_begins_there() {
+    for (bytes, slots) in [(8, 100), (16, 512), (48, 170), (1152, 7), (8192, 4), (32768, 4)] {
+        let span = span(CLASS, bytes as u32, slots, false);
+        let end = span.pages() * PAGE_BYTES;
+        for offset in (0..end + 100).chain([2 * end, 3 * end + 1, 1 << 31]) {
+            let address = span.base() + offset;
+            let begins = (offset % bytes == 0).then_some(offset / bytes);
+            assert_eq!(span.slot_at(address), begins.filter(|slot| *slot < slots), "{offset}");
+            assert_eq!(span.slot_or_tail_at(address), begins, "{offset} of {bytes}");
+        }
+    }
+    // No slot begins in a large object.
+    let large = descriptor(2, false);
+    // SAFETY: the descriptor has two words, and the pages are never touched.
+    unsafe { large.cut_large(2, Run { address: 0x2000, pages: 5, zeroed: true }) };
+    assert_eq!((large.slot_at(0x2000), large.slot_or_tail_at(0x2000)), (None, None));
+}
+
+#[test]
 fn only_slots_never_handed_out_are_known_to_be_zero() {
     let clean = span(CLASS, 64, 10, true);
     assert!(take(clean, 0).1);
@@ -153,7 +172,8 @@ fn put_tells_when_few_enough_are_used() {
 #[test]
 fn places_are_kept() {
     let span = span(CLASS, 64, 10, false);
-    for place in [Place::Pool, Place::Current, Place::Partial, Place::Full, Place::Large] {
+    use Place::{Current, Empty, Full, Large, Partial, Pool};
+    for place in [Pool, Current, Partial, Full, Large, Empty, Pool] {
         span.set_place(place);
         assert_eq!(span.place(), place);
     }
