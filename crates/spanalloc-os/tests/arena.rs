@@ -103,11 +103,23 @@ fn every_refusal_leads_to_the_next_try_and_reserves_nothing() {
 }
 
 #[test]
+fn no_size_is_tried_twice() {
+    for (need, tries) in
+        [(32 * MB, 2), (16 * MB, 3), (16 * MB - 1, 3), (16 * MB + 1, 3), (4 * MB, 5)]
+    {
+        let os = Faulty::new(Mmap::new());
+        os.fail_from(Verb::Reserve, 1);
+        assert!(reserve_arena::<Any64, _>(&os, need, 0).is_err());
+        assert_eq!(os.calls(Verb::Reserve), tries, "{need}");
+    }
+}
+
+#[test]
 fn absurd_needs_are_errors() {
     let os = Mmap::new();
     for need in [0, usize::MAX, usize::MAX - 8191, isize::MAX as usize + 1, isize::MAX as usize] {
         let refused = reserve_arena::<Any64, _>(&os, need, 0);
-        assert!(matches!(refused, Err(OsError::BadSize { .. })), "{need:#x}: {refused:?}");
+        assert_eq!(refused, Err(OsError::BadSize { bytes: need }), "{need:#x}");
     }
     // Sensible numbers that no machine has.
     let most = isize::MAX as usize - 64 * MB + 1;
