@@ -270,6 +270,7 @@ mod tests {
                 let part = &flags[from..from + count];
                 assert_eq!(bits.all(from, count), part.iter().all(|&f| f));
                 assert_eq!(bits.any(from, count), part.iter().any(|&f| f));
+                assert_eq!(bits.count(from, count), part.iter().filter(|&&f| f).count());
                 for value in [false, true] {
                     let next = flags[from..].iter().position(|&f| f == value).map(|i| i + from);
                     assert_eq!(bits.next(from, value), next);

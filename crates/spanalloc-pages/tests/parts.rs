@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use common::{Place, Simulated, Watched};
 use spanalloc_os::{Native, Report};
 use spanalloc_pages::{
-    Listener, PAGE_BYTES, PageCache, PageError, PageHeap, PageStats, Pages, Pool, Pooled, Pressure,
-    Run, WINDOW_BYTES,
+    Listener, PAGE_BYTES, PageCache, PageError, PageHeap, PageState, PageStats, Pages, Pool,
+    Pooled, Pressure, Run, WINDOW_BYTES,
 };
 use spanalloc_sync::Spin;
 
@@ -42,18 +42,35 @@ fn a_heap_knows_which_pages_somebody_had() {
     let heap = heap();
     let [first, second] = [3, 2].map(|pages| heap.alloc(pages, 1).unwrap());
     let end = second.address + second.pages * PAGE_BYTES;
-    let known = |address: usize| heap.was_handed_out(address) && (&&heap).was_handed_out(address);
+    let known = |address: usize| heap.was_handed_out(address) && Pages::was_handed_out(&&heap, address);
     assert!(known(first.address) && known(first.address + 3 * PAGE_BYTES - 1));
     assert!(known(second.address) && known(end - 1));
     for address in [0, end, end + 100 * PAGE_BYTES, usize::MAX, 1 << 47] {
         assert!(!heap.was_handed_out(address), "{address:#x} was nobody's");
-        assert!(!(&&heap).was_handed_out(address));
+        assert!(!Pages::was_handed_out(&&heap, address));
     }
     free(&heap, second);
     assert!(known(second.address), "it is free and dirty");
     heap.release_free(usize::MAX);
     assert!(!heap.was_handed_out(second.address), "it is as it was before anybody had it");
     assert!(known(first.address));
+}
+
+#[test]
+fn every_page_of_every_arena_is_visited_once() {
+    let heap = heap();
+    // Three arenas: one, and two more for a long run.
+    let short = heap.alloc(1, 1).unwrap();
+    let long = heap.alloc(10_000, 1).unwrap();
+    let (mut pages, mut taken, mut end) = (0, 0, 0);
+    heap.for_each_run(|address, count, state| {
+        assert!(address >= end, "the lowest comes first");
+        end = address + count * PAGE_BYTES;
+        pages += count;
+        taken += if state == PageState::Taken { count } else { 0 };
+    });
+    assert!(heap.stats().arenas > 1);
+    assert_eq!((pages * PAGE_BYTES, taken), (heap.stats().reserved, short.pages + long.pages));
 }
 
 #[test]

@@ -188,10 +188,12 @@ fn of_two_reservations_the_one_with_more_room_is_kept() {
     let second = metadata.alloc(&os, layout(KB, 8)).unwrap();
     assert_eq!(second.addr().get(), first.addr().get() + KB);
     // And now less of the first one than of the next.
+    let (os, metadata) = (source(), Allocator::new());
     metadata.alloc(&os, layout(200 * KB, 8)).unwrap();
-    let third = metadata.alloc(&os, layout(100 * KB, 8)).unwrap();
+    let third = metadata.alloc(&os, layout(300 * KB, 8)).unwrap();
+    assert_eq!(stats(&metadata, &os).reserved, (256 + 512) * KB);
     let fourth = metadata.alloc(&os, layout(KB, 8)).unwrap();
-    assert_eq!(fourth.addr().get(), third.addr().get() + 100 * KB);
+    assert_eq!(fourth.addr().get(), third.addr().get() + 300 * KB);
 }
 
 #[test]
@@ -200,11 +202,13 @@ fn memory_of_somebody_else_serves_if_it_is_more_than_what_is_at_hand() {
     let given: Vec<_> =
         (0..3).map(|_| metadata.alloc(&os, layout(64 * KB, 4096)).unwrap()).collect();
     // Of the fourth step of 64 KB only a little is Ready and free.
-    metadata.alloc(&os, layout(30 * KB, 8)).unwrap();
+    let last = metadata.alloc(&os, layout(30 * KB, 8)).unwrap();
     let before = metadata.stats();
     assert_eq!(before.committed - before.in_use, 256 * KB - 2 * os.page_bytes() - 222 * KB);
-    // Little is left of the first one, so it serves this object only.
-    assert_eq!(metadata.alloc_from(given[0], 64 * KB, layout(64 * KB, 8)), Some(given[0]));
+    // Less is left of the first one, so it serves this object only.
+    assert_eq!(metadata.alloc_from(given[0], 64 * KB, layout(60 * KB, 8)), Some(given[0]));
+    let next = metadata.alloc(&os, layout(100, 8)).unwrap();
+    assert_eq!(next.addr().get(), last.addr().get() + 30 * KB);
     // More is left of the second one.
     assert_eq!(metadata.alloc_from(given[1], 64 * KB, layout(100, 8)), Some(given[1]));
     let next = metadata.alloc(&os, layout(100, 1)).unwrap();
@@ -218,7 +222,7 @@ fn memory_of_somebody_else_serves_if_it_is_more_than_what_is_at_hand() {
     let more = 64 * KB + 64 * KB + (64 * KB - 1);
     assert_eq!(after.reserved, before.reserved + more);
     assert_eq!(after.committed, before.committed + more);
-    assert_eq!(after.in_use, before.in_use + 64 * KB + 100 + 100 + 100);
+    assert_eq!(after.in_use, before.in_use + 60 * KB + 100 + 100 + 100 + 100);
 }
 
 #[test]
