@@ -42,7 +42,8 @@ fn a_heap_knows_which_pages_somebody_had() {
     let heap = heap();
     let [first, second] = [3, 2].map(|pages| heap.alloc(pages, 1).unwrap());
     let end = second.address + second.pages * PAGE_BYTES;
-    let known = |address: usize| heap.was_handed_out(address) && Pages::was_handed_out(&&heap, address);
+    let known =
+        |address: usize| heap.was_handed_out(address) && Pages::was_handed_out(&&heap, address);
     assert!(known(first.address) && known(first.address + 3 * PAGE_BYTES - 1));
     assert!(known(second.address) && known(end - 1));
     for address in [0, end, end + 100 * PAGE_BYTES, usize::MAX, 1 << 47] {

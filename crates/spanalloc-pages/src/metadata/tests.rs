@@ -119,6 +119,7 @@ fn reservations_are_guarded_if_they_have_16_pages_and_room_for_it() {
         if left > 0 {
             assert!(metadata.alloc(&os, layout(left * page, 1)).is_some());
         }
+        assert_eq!(stats(&metadata, &os).reserved / page, reserved);
         assert_eq!(metadata.alloc(&os, layout(1, 1)).is_some(), reserved < budget);
         if reserved == budget {
             assert_eq!(
