@@ -205,7 +205,7 @@ fn spawn() -> bool {
 fn sleep(time: Duration) {
     let time = libc::timespec {
         tv_sec: time.as_secs() as libc::time_t,
-        tv_nsec: time.subsec_nanos().into(),
+        tv_nsec: time.subsec_nanos() as libc::c_long,
     };
     // SAFETY: the time is readable. The thread has an error number of its own, which nobody reads.
     unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };

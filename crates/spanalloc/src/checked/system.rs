@@ -58,7 +58,7 @@ pub(super) fn sleep_while(word: &AtomicU32, value: u32, time: Duration) {
     let operation = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     let time = libc::timespec {
         tv_sec: time.as_secs() as libc::time_t,
-        tv_nsec: time.subsec_nanos().into(),
+        tv_nsec: time.subsec_nanos() as libc::c_long,
     };
     // SAFETY: the word is a live, aligned u32, the kernel reads the time; the error number is this
     // thread's own.
