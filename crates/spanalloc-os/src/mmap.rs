@@ -57,14 +57,14 @@ pub struct Mmap {
     scatters: bool,
 }
 
-/// How far below the program's other mappings the first arena lies: 1 TB. The arenas that follow lie
-/// behind it one by one, so that objects can grow from one into the next, and lower addresses, which
-/// are used first, are those that were used before.
-const ROOM_ABOVE: Option<usize> = 1_usize.checked_shl(40);
+/// How far below the program's other mappings the first arena lies: 1 TB, or 1 GB with 32 bits. The
+/// arenas that follow lie behind it one by one, so that objects can grow from one into the next, and lower
+/// addresses, which are used first, are those that were used before.
+const ROOM_ABOVE: usize = 1 << if usize::BITS == 32 { 30 } else { 40 };
 
 /// The places of which one is chosen for a reservation if they are scattered: 2^18, 64 MB apart, so that
-/// all lie within 16 TB.
-const PLACE_BITS: u32 = 18;
+/// all lie within 16 TB; with 32 bits 2^4, within 1 GB.
+const PLACE_BITS: u32 = if usize::BITS == 32 { 4 } else { 18 };
 /// Bytes from one place to the next: an arena of `Any64`.
 const PLACE_BYTES: usize = 64 << 20;
 
@@ -102,9 +102,9 @@ impl Mmap {
     fn distance(&self, purpose: Purpose) -> Option<usize> {
         if self.scatters {
             let place = system::random() >> (u64::BITS - PLACE_BITS);
-            return ROOM_ABOVE?.checked_add(usize::try_from(place).ok()?.checked_mul(PLACE_BYTES)?);
+            return ROOM_ABOVE.checked_add(usize::try_from(place).ok()?.checked_mul(PLACE_BYTES)?);
         }
-        if purpose == Purpose::Arena { ROOM_ABOVE } else { None }
+        (purpose == Purpose::Arena).then_some(ROOM_ABOVE)
     }
 
     #[cold]

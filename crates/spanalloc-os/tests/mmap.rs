@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use spanalloc_os::{Futex, Mmap, OsError, OsSource, Purpose, Request};
+use spanalloc_os::{Futex, Geometry, Mmap, Native, OsError, OsSource, Purpose, Request};
 use spanalloc_sync::{Lock, Wait, rank};
 use support::{Cleaned, request};
 
@@ -222,7 +222,7 @@ fn memory_is_moved_without_a_copy_and_leaves_zeros() {
 
 #[test]
 fn arenas_come_one_behind_the_other() {
-    const ARENA: usize = 64 << 20;
+    const ARENA: usize = Native::ARENA_BYTES;
     let os = Cleaned::new(Mmap::new());
     let first = os.reserve(request(ARENA, ARENA)).unwrap().addr().get();
     for number in 1..10 {
@@ -305,16 +305,17 @@ fn no_verb_changes_errno() {
     let os = Mmap::new();
     let page = os.page_bytes();
     set_errno(77);
-    let huge = (isize::MAX as usize / 2) & !(page - 1);
+    let huge = usize::MAX / page * page;
     assert!(os.reserve(request(huge, page)).is_err());
+    let odd = NonNull::new(std::ptr::without_provenance_mut(1)).unwrap();
     let at = os.reserve(request(page, page)).unwrap();
     // SAFETY: reserved above; once released, the page is named again to see the error.
     unsafe {
         os.commit(at, page).unwrap();
         os.decommit(at, page).unwrap();
         os.release(at, page).unwrap();
-        assert!(os.commit(NonNull::without_provenance(1.try_into().unwrap()), page).is_err());
-        assert!(os.release(NonNull::without_provenance(1.try_into().unwrap()), page).is_err());
+        assert!(os.commit(odd, page).is_err());
+        assert!(os.release(odd, page).is_err());
     }
     let word = AtomicU32::new(1);
     Futex::wait(&word, 0);
