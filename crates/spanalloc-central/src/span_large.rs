@@ -26,7 +26,8 @@ impl SpanRef {
 
     /// Changes the number of pages of a large object. For the object's owner only.
     pub fn resize_large(self, pages: usize) {
-        let bytes = u32::try_from(pages.saturating_mul(PAGE_BYTES)).unwrap_or(0);
+        let bytes = pages.checked_mul(PAGE_BYTES).and_then(|bytes| u32::try_from(bytes).ok());
+        let bytes = bytes.unwrap_or(0);
         self.shared().bytes.store(bytes, Ordering::Relaxed);
         self.shared().pages.store(pages as u32, Ordering::Relaxed);
         self.note().store(0, Ordering::Relaxed);

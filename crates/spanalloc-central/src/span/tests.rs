@@ -46,7 +46,8 @@ fn no_part_of_a_descriptor_lies_in_another() {
     for (words, tiny) in [(2, false), (4, false), (8, false), (16, false), (8, true)] {
         let span = descriptor(words, tiny);
         let class = if tiny { TINY } else { CLASS };
-        let run = Run { address: usize::MAX / 2, pages: 0x0101_0101, zeroed: true };
+        let pages = 0x0101_0101 & (usize::MAX / PAGE_BYTES);
+        let run = Run { address: usize::MAX / 2, pages, zeroed: true };
         // SAFETY: the descriptor has this many words, and the pages are never touched.
         unsafe { span.cut(words, class, &facts(16, 1), words * 64, run) };
         span.set_notify(0xabcd);
@@ -61,7 +62,7 @@ fn no_part_of_a_descriptor_lies_in_another() {
             span.live_count(slot).store(slot as u8 ^ 0x5a, Ordering::Relaxed);
         }
 
-        assert_eq!((span.base(), span.pages()), (usize::MAX / 2, 0x0101_0101));
+        assert_eq!((span.base(), span.pages()), (usize::MAX / 2, pages));
         assert_eq!((span.used(), span.slots(), span.words()), (0, words * 64, words));
         assert_eq!((span.class(), span.place(), span.bytes()), (class, Place::Current, 16));
         assert_eq!(span.shared().notify.load(Ordering::Relaxed), 0xabcd);
