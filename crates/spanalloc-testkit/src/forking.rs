@@ -2,6 +2,7 @@ use std::alloc::Layout;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::NonNull;
 
@@ -93,7 +94,7 @@ pub(crate) fn in_a_child(
     child: impl FnOnce() -> Result<(), String>,
 ) -> Result<Result<(), String>, String> {
     let failed = |error: io::Error| format!("no child: {error}");
-    let (mut reader, writer) = io::pipe().map_err(failed)?;
+    let (mut reader, writer) = UnixStream::pair().map_err(failed)?;
     // SAFETY: the child goes on with one thread, which does what it was given and ends the process.
     match unsafe { libc::fork() } {
         -1 => Err(failed(io::Error::last_os_error())),

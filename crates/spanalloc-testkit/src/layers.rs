@@ -11,7 +11,7 @@ use std::time::Duration;
 use spanalloc_cache::{Fast, Policy, Snapshot, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::{ClassTable, Go67};
-use spanalloc_os::{Faulty, OsSource, Verb};
+use spanalloc_os::{Faulty, Geometry, Native, OsSource, Verb};
 use spanalloc_pages::{Clock, PAGE_BYTES, PageHeap, Pages};
 
 use crate::{Failure, Operation, Replay, Returning, Subject, Summary, Tally, Violation};
@@ -22,22 +22,22 @@ const PIECES: usize = 16;
 const BUDGET: usize = 64 << 20;
 
 /// The page heap of a composition. Its source fails when it is told to.
-pub type Heap<O> = PageHeap<Faulty<O>>;
+pub type Heap<O, G = Native> = PageHeap<Faulty<O>, G>;
 /// Its central lists.
-pub type Lists<'a, T, O> = CentralLists<T, &'a Heap<O>>;
+pub type Lists<'a, T, O, G = Native> = CentralLists<T, &'a Heap<O, G>>;
 /// One of its thread caches.
-pub type Cache<'a, T, O, P> = ThreadCache<&'a Lists<'a, T, O>, P>;
+pub type Cache<'a, T, O, P, G = Native> = ThreadCache<&'a Lists<'a, T, O, G>, P>;
 
 /// How an allocator is put together: caches of policy `P` over central lists with the classes of `T`,
-/// over a page heap, over a source that is given to [`run`](Self::run).
-pub struct Layers<T = Go67, P = Fast> {
+/// over a page heap with arenas of `G`, over a source that is given to [`run`](Self::run).
+pub struct Layers<T = Go67, P = Fast, G = Native> {
     caches: usize,
     scarce: bool,
     budget: usize,
-    parts: PhantomData<fn() -> (T, P)>,
+    parts: PhantomData<fn() -> (T, P, G)>,
 }
 
-impl<T, P> Debug for Layers<T, P> {
+impl<T, P, G> Debug for Layers<T, P, G> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let Self { caches, scarce, budget, .. } = self;
         let mut fields = out.debug_struct("Layers");
@@ -52,6 +52,15 @@ impl<T: ClassTable, P: Policy> Layers<T, P> {
         Self { caches: 3, scarce: false, budget: BUDGET, parts: PhantomData }
     }
 
+    /// The same with the arenas of another machine.
+    #[must_use]
+    pub const fn arenas_of<G: Geometry>(self) -> Layers<T, P, G> {
+        let Self { caches, scarce, budget, .. } = self;
+        Layers { caches, scarce, budget, parts: PhantomData }
+    }
+}
+
+impl<T: ClassTable, P: Policy, G: Geometry> Layers<T, P, G> {
     /// The same with this many caches.
     #[must_use]
     pub const fn caches(self, caches: usize) -> Self {
@@ -79,9 +88,9 @@ impl<T: ClassTable, P: Policy> Layers<T, P> {
     /// in the end nothing is in use.
     pub fn run<O: OsSource>(&self, os: O, operations: &[Operation]) -> Result<Summary, Failure> {
         // SAFETY: the heap is dropped with the source, and all objects and caches before it.
-        let heap = Heap::new(Faulty::new(unsafe { Returning::new(os) }));
-        let central = Lists::<T, _>::new(&heap);
-        let caches = Caches::<T, _, P>::new(&heap, &central, self.caches, self.scarce);
+        let heap = Heap::<_, G>::new(Faulty::new(unsafe { Returning::new(os) }));
+        let central = Lists::<T, _, G>::new(&heap);
+        let caches = Caches::<T, _, P, G>::new(&heap, &central, self.caches, self.scarce);
         let mut replay = Replay::with_budget(caches, self.budget);
         let result = operations.iter().try_for_each(|operation| replay.apply(operation));
         if let Err(failure) = result.and_then(|()| replay.finish()) {
@@ -110,7 +119,7 @@ impl<T: ClassTable, P: Policy> Default for Layers<T, P> {
 ///
 /// # Errors
 /// The figures that do not add up.
-pub fn nothing_left<O: OsSource>(heap: &PageHeap<O>) -> Result<(), String> {
+pub fn nothing_left<O: OsSource, G: Geometry>(heap: &PageHeap<O, G>) -> Result<(), String> {
     let stats = heap.stats();
     let all = (stats.pages_in_use + stats.pages_free) * PAGE_BYTES;
     if stats.pages_in_use == stats.metadata_pages && all == stats.reserved {
@@ -130,10 +139,10 @@ impl Clock for Virtual {
 }
 
 /// Several caches over one set of central lists, used by one thread, as a subject.
-pub struct Caches<'a, T: ClassTable, O: OsSource, P: Policy> {
-    heap: &'a Heap<O>,
-    central: &'a Lists<'a, T, O>,
-    caches: Vec<Cache<'a, T, O, P>>,
+pub struct Caches<'a, T: ClassTable, O: OsSource, P: Policy, G: Geometry = Native> {
+    heap: &'a Heap<O, G>,
+    central: &'a Lists<'a, T, O, G>,
+    caches: Vec<Cache<'a, T, O, P, G>>,
     current: usize,
     /// Whether it may be that there is no memory for the state of a cache.
     scarce: bool,
@@ -142,7 +151,7 @@ pub struct Caches<'a, T: ClassTable, O: OsSource, P: Policy> {
     rest_until: Duration,
 }
 
-impl<T: ClassTable, O: OsSource, P: Policy> Debug for Caches<'_, T, O, P> {
+impl<T: ClassTable, O: OsSource, P: Policy, G: Geometry> Debug for Caches<'_, T, O, P, G> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let Self { current, scarce, clock, .. } = self;
         let mut fields = out.debug_struct("Caches");
@@ -151,12 +160,12 @@ impl<T: ClassTable, O: OsSource, P: Policy> Debug for Caches<'_, T, O, P> {
     }
 }
 
-impl<'a, T: ClassTable, O: OsSource, P: Policy> Caches<'a, T, O, P> {
+impl<'a, T: ClassTable, O: OsSource, P: Policy, G: Geometry> Caches<'a, T, O, P, G> {
     /// `count` caches, at least one; `scarce` says that the source may run out of memory.
     #[must_use]
     pub fn new(
-        heap: &'a Heap<O>,
-        central: &'a Lists<'a, T, O>,
+        heap: &'a Heap<O, G>,
+        central: &'a Lists<'a, T, O, G>,
         count: usize,
         scarce: bool,
     ) -> Self {
@@ -166,7 +175,7 @@ impl<'a, T: ClassTable, O: OsSource, P: Policy> Caches<'a, T, O, P> {
     }
 
     /// The cache that serves.
-    pub fn cache(&mut self) -> &mut Cache<'a, T, O, P> {
+    pub fn cache(&mut self) -> &mut Cache<'a, T, O, P, G> {
         &mut self.caches[self.current]
     }
 
@@ -178,7 +187,7 @@ impl<'a, T: ClassTable, O: OsSource, P: Policy> Caches<'a, T, O, P> {
 
 // SAFETY: a cache hands out memory that may be used until it is freed through any cache over the
 // same lists.
-unsafe impl<T: ClassTable, O: OsSource, P: Policy> Subject for Caches<'_, T, O, P> {
+unsafe impl<T: ClassTable, O: OsSource, P: Policy, G: Geometry> Subject for Caches<'_, T, O, P, G> {
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         self.cache().alloc(layout)
     }

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
+use spanalloc_os::{Geometry, Native};
+
 /// Objects lie in arenas that begin at a multiple of this, and fill it.
-const ARENA_BYTES: usize = 64 << 20;
+const ARENA_BYTES: usize = Native::ARENA_BYTES;
 
 /// Bytes of an allocator's page.
 const PAGE_BYTES: usize = 8 << 10;
@@ -102,12 +104,12 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "\
-5600000000-5600400000 rw-p 00000000 00:00 0                  [anon:spanalloc arena]
+56000000-56400000 rw-p 00000000 00:00 0                  [anon:spanalloc arena]
 Size:               4096 kB
 Rss:                  12 kB
 Pss:                  12 kB
 VmFlags: rd wr mr
-7f0000000000-7f0000001000 r--p 00000000 08:01 123            /lib/a b.so
+7f000000-7f001000 r--p 00000000 08:01 123            /lib/a b.so
 Rss:                   4 kB
 ";
 
@@ -115,8 +117,7 @@ Rss:                   4 kB
     fn mappings_have_a_range_a_name_and_a_size() {
         let mappings = parse(TEXT).unwrap();
         let arena = "[anon:spanalloc arena]".to_owned();
-        let first =
-            Mapping { start: 0x56 << 32, end: 0x56_0040_0000, name: arena, resident: 12288 };
+        let first = Mapping { start: 0x5600_0000, end: 0x5640_0000, name: arena, resident: 12288 };
         assert_eq!(mappings[0], first);
         assert_eq!((mappings[1].name.as_str(), mappings[1].resident), ("/lib/a b.so", 4096));
         assert_eq!(parse("nonsense\n"), None);
@@ -127,7 +128,7 @@ Rss:                   4 kB
         let mappings = parse(TEXT).unwrap();
         let mut arenas = Arenas::default();
         assert_eq!(arenas.resident(&mappings), 0);
-        arenas.0.insert((0x56 << 32) / ARENA_BYTES);
+        arenas.0.insert(0x5600_0000 / ARENA_BYTES);
         assert_eq!(arenas.resident(&mappings), 12288);
     }
 

@@ -180,11 +180,10 @@ impl Shadow {
         let Some(end) = address.checked_add(size) else {
             return Err(Violation::Wraps { address, size });
         };
-        let before = self.extents.range(..end).next_back();
-        if let Some((&other, &other_size)) = before
-            && other + other_size > address
-        {
-            return Err(Violation::Overlap { address, size, other, other_size });
+        if let Some((&other, &other_size)) = self.extents.range(..end).next_back() {
+            if other + other_size > address {
+                return Err(Violation::Overlap { address, size, other, other_size });
+            }
         }
         self.extents.insert(address, size);
         Ok(())

@@ -58,11 +58,9 @@ unsafe impl Subject for Broken {
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         self.calls += 1;
         self.live += 1;
-        let wrong = self.calls.is_multiple_of(8);
-        if let Some((address, size)) = self.last
-            && (self.bug, wrong) == (Bug::Overlap, true)
-            && size >= layout.size()
-        {
+        let wrong = self.calls % 8 == 0;
+        let last = self.last.filter(|_| (self.bug, wrong) == (Bug::Overlap, true));
+        if let Some((address, _)) = last.filter(|(_, size)| *size >= layout.size()) {
             return NonNull::new(std::ptr::with_exposed_provenance_mut(address));
         }
         let margin = layout.align().max(64);
@@ -90,10 +88,8 @@ unsafe impl Subject for Broken {
         if self.bug != Bug::Miscount || self.current == 0 {
             self.live -= 1;
         }
-        if let Some((address, size)) = self.last
-            && self.bug == Bug::WriteAfter
-            && size > 0
-        {
+        let last = self.last.filter(|(_, size)| self.bug == Bug::WriteAfter && *size > 0);
+        if let Some((address, _)) = last {
             let byte: *mut u8 = std::ptr::with_exposed_provenance_mut(address);
             // SAFETY: inside a block.
             unsafe { byte.write(byte.read() ^ 0x80) };

@@ -33,7 +33,7 @@ impl Trace {
     }
 
     /// The largest object that a trace may hold: 64 GB.
-    pub const MOST_BYTES: usize = 64 << 30;
+    pub const MOST_BYTES: usize = if usize::BITS == 32 { isize::MAX as usize } else { 1 << 36 };
 
     /// How many caches it takes to replay the operations.
     #[must_use]
