@@ -40,7 +40,14 @@ fn free<P: Pages>(heap: &P, address: usize, pages: usize) {
 #[test]
 fn requests_without_sense_get_nothing() {
     let heap = simulated::<Native>(Place::Low);
-    for (pages, align) in [(0, 1), (1, 0), (1, 3), (usize::MAX, 1), (1, 1 << 62), (1 << 50, 8)] {
+    for (pages, align) in [
+        (0, 1),
+        (1, 0),
+        (1, 3),
+        (usize::MAX, 1),
+        (1, 1 << (usize::BITS - 2)),
+        (usize::MAX / PAGE_BYTES, 8),
+    ] {
         assert_eq!(heap.alloc(pages, align), None, "{pages} pages aligned to {align}");
     }
     assert_eq!(heap.stats(), Default::default());
@@ -237,7 +244,9 @@ fn exhaustion_returns_none_and_loses_nothing() {
             heap.release_free(usize::MAX);
             assert_eq!(heap.stats().pages_in_use, 0);
         }
-        assert_eq!(rounds[0], rounds[1]);
+        // The first time, arenas may come in any order: while the lowest free page cannot be made Ready,
+        // others that are, less than a step of 2 MB, may stay free.
+        assert!(rounds[0] <= rounds[1] && rounds[1] - rounds[0] < 256, "{limit}: {rounds:?}");
         assert_eq!(rounds[1], rounds[2]);
         if limit >= 1 << 20 {
             assert!(rounds[0] * PAGE_BYTES >= limit / 4, "{} pages of {limit}", rounds[0]);
@@ -370,7 +379,10 @@ fn metadata_is_zeroed_aligned_apart_and_guarded() {
             );
         }
     }
-    assert_eq!(heap.metadata(Layout::from_size_align(isize::MAX as usize / 2, 8).unwrap()), None);
+    assert_eq!(
+        heap.metadata(Layout::from_size_align(isize::MAX as usize / 8192 * 8192, 8).unwrap()),
+        None
+    );
     assert!(heap.metadata(Layout::new::<u64>()).is_some());
 }
 

@@ -234,7 +234,7 @@ fn fragments<A: GlobalAlloc>(allocator: &A, most: usize) {
         kept.add(size);
         live += size;
     }
-    let percent = (resident() - before) * 100 / live;
+    let percent = (resident() - before) / (live / 100);
     println!("{percent} % of {} MB", live / MB);
     kept.free_all();
     assert!(percent <= most, "{percent}");

@@ -250,7 +250,7 @@ const BUGS: &[Bug] = &[
         free(object, 512);
     }),
     ("with_high_bits", "foreign pointer", "", || {
-        let object = alloc(64).map_addr(|address| address | 0xffff << 48);
+        let object = alloc(64).map_addr(|address| address | usize::MAX << (usize::BITS - 16));
         announce(object);
         free(object, 64);
     }),

@@ -36,7 +36,7 @@ fn resident() -> usize {
 }
 
 /// Adds `bytes` bytes of objects: half of it in small ones, half in large ones.
-fn fill<A: GlobalAlloc>(chain: &mut Chain<A>, bytes: usize, mut seed: usize) {
+fn fill<A: GlobalAlloc>(chain: &mut Chain<A>, bytes: usize, mut seed: u64) {
     for (least, most) in [(32, 32 << 10), (33 << 10, 4 * MB)] {
         let mut left = bytes / 2;
         while left > 0 {
@@ -44,7 +44,7 @@ fn fill<A: GlobalAlloc>(chain: &mut Chain<A>, bytes: usize, mut seed: usize) {
             // As many of each order of size.
             let span = usize::ilog2(most / least) + 1;
             let size = (least << ((seed >> 33) as u32 % span)).min(most);
-            let size = size + (seed >> 40) % size / 2;
+            let size = size + (seed >> 40) as usize % size / 2;
             chain.add(size);
             left = left.saturating_sub(size);
         }
@@ -60,7 +60,7 @@ fn peak_and_wait<A: GlobalAlloc + Sync>(
     let (full, empty, end) =
         (Barrier::new(threads + 1), Barrier::new(threads + 1), Barrier::new(threads + 1));
     std::thread::scope(|scope| {
-        for seed in 0..threads {
+        for seed in 0..threads as u64 {
             let [full, empty, end] = [&full, &empty, &end];
             scope.spawn(move || {
                 let mut chain = Chain::new(allocator);

@@ -155,12 +155,12 @@ const BUGS: &[Bug] = &[
         free_among_others(&[object], 64);
     }),
     ("with_high_bits", "foreign pointer", "", || {
-        let object = alloc(64).map_addr(|address| address | 0xffff << 48);
+        let object = alloc(64).map_addr(|address| address | usize::MAX << (usize::BITS - 16));
         announce(object);
         free_among_others(&[object], 64);
     }),
     ("with_high_bits_as_large", "foreign pointer", "", || {
-        let object = alloc(100_000).map_addr(|address| address | 1 << 63);
+        let object = alloc(100_000).map_addr(|address| address ^ 1 << (usize::BITS - 1));
         announce(object);
         free(object, 100_000);
     }),

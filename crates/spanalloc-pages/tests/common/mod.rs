@@ -36,7 +36,52 @@ struct Ends {
     low: usize,
     high: usize,
     next_is_high: bool,
-    metadata: Vec<(usize, Layout)>,
+    metadata: Pool,
+}
+
+/// The memory of all metadata, from one block that no made-up address lies in: with 32 bits, any real
+/// memory has an address that an arena may have. Zeroed by the system, and only what is used is there.
+#[derive(Debug)]
+struct Pool {
+    start: NonNull<u8>,
+    used: usize,
+}
+
+// SAFETY: the block is this pool's alone.
+unsafe impl Send for Pool {}
+
+impl Pool {
+    const LAYOUT: Layout = match Layout::from_size_align(256 << 20, 1) {
+        Ok(layout) => layout,
+        Err(_) => Layout::new::<u8>(),
+    };
+
+    fn new() -> Self {
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc_zeroed(Self::LAYOUT) }).unwrap();
+        Self { start, used: 0 }
+    }
+
+    fn alloc(&mut self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let at = (self.start.addr().get() + self.used).checked_next_multiple_of(align)?;
+        let offset = at - self.start.addr().get();
+        self.used = offset.checked_add(bytes).filter(|end| *end <= Self::LAYOUT.size())?;
+        // SAFETY: inside the block.
+        Some(unsafe { self.start.add(offset) })
+    }
+
+    /// The first address, and the one behind the last.
+    fn range(&self) -> (usize, usize) {
+        let start = self.start.as_ptr().expose_provenance();
+        (start, start + Self::LAYOUT.size())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout; the heap above is gone.
+        unsafe { dealloc(self.start.as_ptr(), Self::LAYOUT) };
+    }
 }
 
 impl Simulated {
@@ -44,7 +89,7 @@ impl Simulated {
         let first = page_bytes.max(8192);
         // On a machine with shorter addresses, the end is where its own addresses end.
         let end = usize::try_from(1_u64 << G::ADDRESS_BITS).unwrap_or(usize::MAX - first + 1);
-        let state = Ends { low: first, high: end, next_is_high: true, metadata: Vec::new() };
+        let state = Ends { low: first, high: end, next_is_high: true, metadata: Pool::new() };
         Self { page_bytes, place, whole_arenas: true, state: Mutex::new(state) }
     }
 }
@@ -54,15 +99,6 @@ impl Simulated {
     pub fn without_whole_arenas(mut self) -> Self {
         self.whole_arenas = false;
         self
-    }
-}
-
-impl Drop for Simulated {
-    fn drop(&mut self) {
-        for (address, layout) in self.state.get_mut().unwrap().metadata.drain(..) {
-            // SAFETY: allocated with this layout in `reserve`; the heap above is gone.
-            unsafe { dealloc(ptr::with_exposed_provenance_mut(address), layout) };
-        }
     }
 }
 
@@ -80,15 +116,8 @@ unsafe impl OsSource for Simulated {
         let refused = OsError::OutOfMemory { bytes: request.bytes };
         let mut ends = self.state.lock().unwrap();
         if request.purpose == Purpose::Metadata {
-            // Aligned by hand: memory of more than the usual alignment would be cleared, not fresh.
             let align = request.align.max(self.page_bytes);
-            let layout = Layout::from_size_align(request.bytes + align, 16).unwrap();
-            // SAFETY: the size is not zero.
-            let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refused)?;
-            ends.metadata.push((start.as_ptr().expose_provenance(), layout));
-            // SAFETY: less than `align` bytes, so that `request.bytes` are left behind it.
-            let memory = unsafe { start.add(start.as_ptr().align_offset(align)) };
-            return Ok(memory);
+            return ends.metadata.alloc(request.bytes, align).ok_or(refused);
         }
         if !self.whole_arenas && request.align > self.page_bytes.max(8192) {
             return Err(refused);
@@ -101,17 +130,26 @@ unsafe impl OsSource for Simulated {
                 !ends.next_is_high
             }
         };
+        let taken = ends.metadata.range();
         let address = if high {
-            let start = ends.high.checked_sub(request.bytes).ok_or(refused)?;
-            let start = start / request.align * request.align;
+            let below =
+                |end: usize| Some(end.checked_sub(request.bytes)? / request.align * request.align);
+            let mut start = below(ends.high).ok_or(refused)?;
+            if start < taken.1 && ends.high > taken.0 {
+                start = below(taken.0).ok_or(refused)?;
+            }
             if start < ends.low {
                 return Err(refused);
             }
             ends.high = start;
             start
         } else {
-            let start = ends.low.checked_next_multiple_of(request.align).ok_or(refused)?;
-            let end = start.checked_add(request.bytes).ok_or(refused)?;
+            let mut start = ends.low.checked_next_multiple_of(request.align).ok_or(refused)?;
+            let mut end = start.checked_add(request.bytes).ok_or(refused)?;
+            if start < taken.1 && end > taken.0 {
+                start = taken.1.checked_next_multiple_of(request.align).ok_or(refused)?;
+                end = start.checked_add(request.bytes).ok_or(refused)?;
+            }
             if end > ends.high {
                 return Err(refused);
             }
