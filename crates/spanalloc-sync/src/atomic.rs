@@ -17,6 +17,17 @@ pub use modelled::{
     Modelled, Value,
 };
 
+/// The cheap half of a fence between two threads of which one makes all threads of the process pass a full
+/// fence, by a system call, and the other one does this: so the processor need do nothing here. In a model it is a
+/// full fence, as that is what the system call makes of it.
+#[inline(always)]
+pub fn light_fence() {
+    #[cfg(not(loom))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}
+
 #[cfg(loom)]
 mod modelled {
     use super::Ordering;

@@ -41,6 +41,12 @@ pub enum Fault {
     ReserveDropsCheck,
     /// A span is handed over to central without a look for a token that waits with it.
     GiveForgetsToken,
+    /// A thread that comes to use what is its own looks for one that seizes it without a fence.
+    LeaseEnterUnfenced,
+    /// What was seized is given back with a relaxed store.
+    LeaseEndRelaxed,
+    /// An object is handed out before it is known whether the outlet was shut.
+    OutletUnfenced,
 }
 
 /// Whether `fault` is planted. Constant false outside of loom.

@@ -5,12 +5,14 @@ pub mod atomic;
 pub mod cell;
 mod counter;
 pub mod fault;
+pub mod lease;
 mod lock;
 #[cfg(loom)]
 pub mod model;
 mod padded;
 mod prefetch;
 pub mod rank;
+pub mod valve;
 mod wait;
 
 pub use counter::Counter;

@@ -21,9 +21,13 @@
 use std::sync::Arc;
 
 use loom::thread;
-use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use spanalloc_sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering, fence,
+};
 use spanalloc_sync::cell::UnsafeCell;
 use spanalloc_sync::fault::{self, Fault};
+use spanalloc_sync::lease::{Entry, Lease};
+use spanalloc_sync::valve::{Inlet, Outlet};
 use spanalloc_sync::{Counter, Lock, Spin, Wait, model};
 use spanalloc_testkit::models::{Futex, explored, with_fault};
 
@@ -311,4 +315,188 @@ fn a_panic_under_a_guard_reaches_the_test() {
         assert!(!raised, "the model's own");
         other.join().unwrap();
     });
+}
+
+/// What a thread keeps, and what tells of it. The cell stands for all that only slow paths use.
+struct Kept {
+    inside: AtomicU8,
+    lease: Lease,
+    slow: UnsafeCell<usize>,
+    outlet: Outlet,
+    inlet: Inlet,
+    objects: [UnsafeCell<u32>; 4],
+    /// How often each object was handed out or given back, by anybody; each is made once.
+    gone: [AtomicU32; 4],
+    /// What who shut the ends read.
+    shut_at: UnsafeCell<[u32; 2]>,
+}
+
+/// The system call that makes all threads pass a full fence.
+fn heavy() -> bool {
+    fence(Ordering::SeqCst);
+    true
+}
+
+impl Kept {
+    /// Two objects at hand, 0 and 1; room for two more.
+    fn new() -> Arc<Self> {
+        let kept = Self {
+            inside: AtomicU8::new(0),
+            lease: Lease::new(),
+            slow: UnsafeCell::new(0),
+            outlet: Outlet::new(),
+            inlet: Inlet::new(),
+            objects: [0, 1, 2, 3].map(UnsafeCell::new),
+            gone: [(); 4].map(|()| AtomicU32::new(0)),
+            shut_at: UnsafeCell::new([0; 2]),
+        };
+        kept.outlet.open(0, 2);
+        kept.inlet.open(2, 4);
+        kept.lease.lend();
+        Arc::new(kept)
+    }
+
+    fn object(&self, place: u32) -> u32 {
+        self.objects[place as usize].with(|object| {
+            // SAFETY: loom watches that nobody writes to it meanwhile.
+            unsafe { object.read() }
+        })
+    }
+
+    fn let_go(&self, object: u32) {
+        self.gone[object as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) {
+        self.slow.with_mut(|count| {
+            // SAFETY: loom watches that nobody else uses it.
+            unsafe { *count += 1 }
+        });
+    }
+
+    /// A fast path: takes an object.
+    fn take(&self) -> bool {
+        let taken = self.outlet.take().map(|place| self.object(place));
+        taken.into_iter().for_each(|object| self.let_go(object));
+        taken.is_some()
+    }
+
+    /// A fast path: keeps object 3, or 2 if that is kept.
+    fn give(&self) -> Option<u32> {
+        let place = self.inlet.room()?;
+        self.objects[place as usize].with_mut(|object| {
+            // SAFETY: loom watches that nobody else uses it.
+            unsafe { object.write(place) }
+        });
+        self.inlet.give(place);
+        Some(place)
+    }
+
+    /// A slow path of the thread. False if somebody is at what it keeps.
+    fn enter(&self) -> bool {
+        self.inside.store(1, Ordering::Relaxed);
+        let entry = self.lease.enter();
+        if entry != Entry::Taken {
+            self.count();
+        }
+        if entry == Entry::Emptied {
+            let [taken, given] = self.shut_at.with(|at| {
+                // SAFETY: loom watches that nobody writes to it.
+                unsafe { *at }
+            });
+            if self.outlet.is_back(taken) {
+                self.let_go(self.object(taken - 1));
+            }
+            if self.inlet.has_one_more(given) {
+                self.let_go(self.object(given - 1));
+            }
+            self.outlet.open(2, 2);
+            self.inlet.open(2, 4);
+        }
+        self.inside.store(0, Ordering::Release);
+        entry != Entry::Taken
+    }
+
+    /// What another thread does.
+    fn empty(&self) -> bool {
+        let Some(seized) = self.lease.seize(&self.inside, heavy) else { return false };
+        self.count();
+        self.outlet.shut();
+        self.inlet.shut();
+        heavy();
+        let (taken, given) = (self.outlet.next(), self.inlet.next());
+        (taken..2).chain(given..4).for_each(|place| self.let_go(self.object(place)));
+        self.shut_at.with_mut(|at| {
+            // SAFETY: loom watches that nobody else uses it.
+            unsafe { *at = [taken, given] }
+        });
+        seized.end();
+        true
+    }
+}
+
+/// A thread takes objects and gives some, while another one empties what it keeps. In the end every object
+/// was handed out or given back once.
+fn taken_while_used() {
+    let kept = Kept::new();
+    let other = {
+        let kept = Arc::clone(&kept);
+        thread::spawn(move || kept.empty())
+    };
+    kept.take();
+    let given = kept.give();
+    let taken = kept.take();
+    if !taken {
+        kept.enter();
+    }
+    let emptied = other.join().unwrap();
+    assert!(kept.enter());
+    if !emptied {
+        while kept.take() {}
+        given.into_iter().for_each(|object| kept.let_go(object));
+    }
+    let gone = [0, 1, 2, 3].map(|object: usize| kept.gone[object].load(Ordering::Relaxed));
+    assert_eq!(gone, [1, 1, 0, u32::from(given.is_some())]);
+}
+
+#[test]
+fn what_is_emptied_beside_its_thread_is_nobody_elses() {
+    explored("emptied beside", model::check(taken_while_used), 100);
+}
+
+/// A thread comes to slow paths, while two others empty what it keeps.
+fn entered_while_seized() {
+    let kept = Kept::new();
+    let others = [0, 1].map(|_| {
+        let kept = Arc::clone(&kept);
+        thread::spawn(move || {
+            if let Some(seized) = kept.lease.seize(&kept.inside, heavy) {
+                kept.count();
+                seized.end();
+            }
+        })
+    });
+    kept.enter();
+    for other in others {
+        other.join().unwrap();
+    }
+    assert!(kept.enter() && kept.lease.keep() == Entry::AsItWas);
+}
+
+#[test]
+fn one_at_a_time_is_on_a_slow_path() {
+    explored("entered while seized", model::check(entered_while_seized), 100);
+}
+
+#[test]
+fn a_model_notices_a_fence_that_is_missing() {
+    for (fault, model) in [
+        (Fault::LeaseEnterUnfenced, entered_while_seized as fn()),
+        (Fault::LeaseEndRelaxed, entered_while_seized),
+        (Fault::OutletUnfenced, taken_while_used),
+    ] {
+        fault::plant(fault);
+        let outcome = std::panic::catch_unwind(|| model::check(model));
+        assert!(outcome.is_err(), "{fault:?} goes unnoticed");
+    }
 }
