@@ -290,6 +290,14 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
         self.inner.random()
     }
 
+    fn fence_threads(&self) -> bool {
+        self.inner.fence_threads()
+    }
+
+    fn is_asleep(&self, thread: u32) -> bool {
+        self.inner.is_asleep(thread)
+    }
+
     fn die(&self, report: Report) -> ! {
         self.inner.die(report)
     }

@@ -3,11 +3,15 @@
 
 mod arena;
 mod arena_map;
+#[cfg(all(feature = "mmap", any(target_os = "linux", target_os = "android")))]
+mod cgroup;
 mod counted;
 #[cfg(all(feature = "mmap", unix))]
 mod errno;
 mod error;
 mod faulty;
+#[cfg(all(feature = "mmap", any(target_os = "linux", target_os = "android")))]
+mod file;
 mod fixed;
 mod geometry;
 #[cfg(any(feature = "portable", all(feature = "mmap", unix)))]
@@ -23,12 +27,16 @@ mod round;
 mod source;
 #[cfg(all(feature = "mmap", unix))]
 mod system;
+#[cfg(all(feature = "mmap", any(target_os = "linux", target_os = "android")))]
+mod threads;
 #[cfg(any(feature = "portable", all(feature = "mmap", unix)))]
 mod wait;
 mod window;
 
 pub use arena::{ArenaRange, reserve_arena};
 pub use arena_map::ArenaMap;
+#[cfg(all(feature = "mmap", any(target_os = "linux", target_os = "android")))]
+pub use cgroup::Cgroup;
 pub use counted::{Counted, SourceCounts};
 pub use error::OsError;
 pub use faulty::{Faulty, Verb};

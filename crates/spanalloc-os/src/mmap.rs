@@ -368,6 +368,16 @@ unsafe impl OsSource for Mmap {
         system::random()
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn fence_threads(&self) -> bool {
+        crate::threads::fence_threads()
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn is_asleep(&self, thread: u32) -> bool {
+        crate::threads::is_asleep(thread)
+    }
+
     fn die(&self, report: Report) -> ! {
         end_process(report)
     }

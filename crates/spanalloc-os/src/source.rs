@@ -236,6 +236,19 @@ pub unsafe trait OsSource {
         0
     }
 
+    /// Makes every thread of the process pass a full fence: what each did before that is seen by the caller
+    /// afterwards, and what it does later sees what the caller did before. False, and nothing is sure, from a
+    /// source that cannot.
+    fn fence_threads(&self) -> bool {
+        false
+    }
+
+    /// Whether the thread of this process that the system knows by this number sleeps. False if that is not
+    /// known; a thread may wake up at any time.
+    fn is_asleep(&self, _thread: u32) -> bool {
+        false
+    }
+
     /// Ends the process with the report as one line on standard error.
     ///
     /// Does not return, allocate or unwind. A fake source in a test may panic instead.
@@ -328,6 +341,14 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
 
     fn random(&self) -> u64 {
         (**self).random()
+    }
+
+    fn fence_threads(&self) -> bool {
+        (**self).fence_threads()
+    }
+
+    fn is_asleep(&self, thread: u32) -> bool {
+        (**self).is_asleep(thread)
     }
 
     fn die(&self, report: Report) -> ! {

@@ -282,6 +282,14 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         }
     }
 
+    fn fence_threads(&self) -> bool {
+        self.os.fence_threads()
+    }
+
+    fn is_asleep(&self, thread: u32) -> bool {
+        self.os.is_asleep(thread)
+    }
+
     unsafe fn resident(&self, address: usize, pages: usize) -> usize {
         let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
         let (whole, bytes) = (self.os.page_bytes() <= PAGE_BYTES, pages << PAGE_SHIFT);

@@ -259,6 +259,16 @@ pub unsafe trait Pages {
     /// The bytes are of metadata of this heap. Others only read them, by atomics.
     unsafe fn empty_metadata(&self, _at: NonNull<u8>, _bytes: usize) {}
 
+    /// Makes every thread of the process pass a full fence. False if the source below cannot.
+    fn fence_threads(&self) -> bool {
+        false
+    }
+
+    /// Whether a thread sleeps, by its number in the system; false if that is not known.
+    fn is_asleep(&self, _thread: u32) -> bool {
+        false
+    }
+
     /// How many pages of a run take memory now, as far as is known: all of them if it is not.
     ///
     /// # Safety
@@ -412,6 +422,14 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn empty_metadata(&self, at: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).empty_metadata(at, bytes) }
+    }
+
+    fn fence_threads(&self) -> bool {
+        (**self).fence_threads()
+    }
+
+    fn is_asleep(&self, thread: u32) -> bool {
+        (**self).is_asleep(thread)
     }
 
     unsafe fn resident(&self, address: usize, pages: usize) -> usize {
