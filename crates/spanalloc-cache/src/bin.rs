@@ -8,6 +8,7 @@ use spanalloc_sync::atomic::{AtomicPtr, Ordering};
 
 use crate::cache::Cache;
 use crate::policy::Policy;
+use crate::state::CacheState;
 
 /// How a thread keeps the objects of one size class: [`Magazines`](crate::Magazines) or
 /// [`Words`](crate::Words). Sealed: what a bin does is known to the paths of the cache.
@@ -83,8 +84,8 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// Whether the bin is in use.
     fn is_in_use(&self) -> bool;
 
-    /// Makes an emptied bin all zero again, but for its spans.
-    fn end(&self);
+    /// Makes an emptied bin all zero again, but for its spans. What room it has elsewhere is for others.
+    fn end<C: Central>(&self, central: &C);
 
     /// Takes an object, if one is at hand.
     ///
@@ -98,7 +99,7 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// # Safety
     /// As for [`pop`](Self::pop).
     #[inline(always)]
-    unsafe fn pop_or_load<P: Policy>(&self) -> Option<*mut u8> {
+    unsafe fn pop_or_load<P: Policy>(&self, _state: &CacheState<Self>) -> Option<*mut u8> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.pop::<P>() }
     }
@@ -149,4 +150,15 @@ pub trait Keep: Sized + fmt::Debug + 'static {
 
     /// Gives every object that the bin keeps back to its span.
     fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8);
+
+    /// Makes every use of the bin come to a slow path. For who has [seized](crate::idle) the cache, and needs that
+    /// of this kind of bin.
+    fn shut(&self) {}
+
+    /// Finds out what is in a shut bin, once every thread has passed a fence since. It may be [flushed](Self::flush)
+    /// then by who shut it.
+    fn find_ends(&self) {}
+
+    /// Opens a bin that was shut. For its thread, if nobody has seized it.
+    fn reopen(&self) {}
 }

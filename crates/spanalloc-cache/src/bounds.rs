@@ -60,7 +60,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let mut ended = false;
         for (class, bin) in state.used_bins() {
             if bin.spans().is_none() && bin.cached() == 0 {
-                bin.end();
+                bin.end(self.central);
                 state.set_used(class, false);
                 ended = true;
             } else {

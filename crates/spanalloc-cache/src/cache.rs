@@ -123,7 +123,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             }
             let size = layout.size() + Self::CANARY_BYTES;
             let class = C::Table::CLASSES.class_by_rounding(size, layout.align())?;
-            let object = self.state.bin(class).pop_or_load::<P>()?;
+            let object = self.state.bin(class).pop_or_load::<P>(self.state)?;
             Some(self.handed_out(class, object, false))
         }
     }

@@ -5,9 +5,9 @@
 
 use core::alloc::Layout;
 use core::cell::UnsafeCell;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
-use spanalloc_pages::Pages;
+use spanalloc_central::Central;
 use spanalloc_sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use crate::magazines::MAGAZINE;
@@ -71,20 +71,31 @@ impl Depot {
         depth < MOST
     }
 
-    /// Lets there be none. There is none.
-    pub(crate) fn end(&self) {
+    /// Lets there be none, and leaves the room to others. There is none.
+    pub(crate) fn end<C: Central>(&self, central: &C) {
         debug_assert!(self.objects() == 0);
         self.depth.store(0, Ordering::Relaxed);
+        let mut spare = self.spare.load(Ordering::Relaxed);
+        self.spare.store(ptr::null_mut(), Ordering::Relaxed);
+        while let Some(room) = NonNull::new(spare) {
+            // SAFETY: it came from metadata, which is never unmapped, and is in no stack now.
+            unsafe {
+                spare = room.as_ref().below.load(Ordering::Relaxed);
+                central.leave_room(room.cast());
+            }
+        }
     }
 
     /// Puts away the [`MAGAZINE`] objects at `objects`. False if there is no memory for that.
     ///
     /// # Safety
     /// The caller is the depot's thread, and there are so many.
-    pub(crate) unsafe fn push<P: Pages>(&self, heap: &P, objects: *const *mut u8) -> bool {
+    pub(crate) unsafe fn push<C: Central>(&self, central: &C, objects: *const *mut u8) -> bool {
         let mut full = self.spare.load(Ordering::Relaxed);
         if full.is_null() {
-            let Some(memory) = heap.metadata(Layout::new::<Full>()) else { return false };
+            // SAFETY: the layout is always this one; all zeroes and whatever it held are valid.
+            let memory = unsafe { central.room(Layout::new::<Full>()) };
+            let Some(memory) = memory else { return false };
             full = memory.as_ptr().cast();
         } else {
             // SAFETY: it came from metadata, which is never unmapped, and all zeroes are valid.
@@ -105,19 +116,23 @@ impl Depot {
     /// # Safety
     /// The caller is the depot's thread, and there is room for so many.
     pub(crate) unsafe fn pop(&self, objects: *mut *mut u8) -> bool {
-        let full = self.full.load(Ordering::Relaxed);
-        if full.is_null() {
-            return false;
-        }
-        self.count.store(self.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
-        // SAFETY: it is in the stack, so it holds so many; it lives in metadata, which is never unmapped.
-        unsafe {
-            self.full.store((*full).below.load(Ordering::Relaxed), Ordering::Relaxed);
-            ptr::copy_nonoverlapping((*full).objects.as_ptr().cast(), objects, MAGAZINE);
-            (*full).below.store(self.spare.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        self.spare.store(full, Ordering::Relaxed);
+        let Some(full) = self.take() else { return false };
+        // SAFETY: there are so many, and room for them (contract).
+        unsafe { ptr::copy_nonoverlapping(full, objects, MAGAZINE) };
         true
+    }
+
+    /// The [`MAGAZINE`] objects that were put away last, if there are some. They are there until something else is put
+    /// away. Only for the depot's thread.
+    pub(crate) fn take(&self) -> Option<*const *mut u8> {
+        let full = NonNull::new(self.full.load(Ordering::Relaxed))?;
+        // SAFETY: it lives in metadata, which is never unmapped.
+        let place = unsafe { full.as_ref() };
+        self.count.store(self.count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        self.full.store(place.below.load(Ordering::Relaxed), Ordering::Relaxed);
+        place.below.store(self.spare.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.spare.store(full.as_ptr(), Ordering::Relaxed);
+        Some(place.objects.as_ptr().cast())
     }
 }
 
@@ -129,7 +144,7 @@ mod tests {
     use spanalloc_central::{Central as _, CentralLists};
     use spanalloc_classes::Go67;
     use spanalloc_os::Mmap;
-    use spanalloc_pages::PageHeap;
+    use spanalloc_pages::{PageHeap, Pages as _};
 
     use super::*;
     use crate::ThreadCache;
@@ -138,7 +153,7 @@ mod tests {
 
     #[test]
     fn magazines_come_back_whole_and_the_last_one_first() {
-        let heap = PageHeap::<Mmap>::new(Mmap::new());
+        let lists = Lists::new(PageHeap::new(Mmap::new()));
         let depot = Depot::new();
         let magazine =
             |number: usize| Vec::from_iter((0..MAGAZINE).map(|it| number * MAGAZINE + it));
@@ -148,7 +163,7 @@ mod tests {
                     Vec::from_iter(magazine(number).into_iter().map(ptr::without_provenance_mut));
                 assert!(depot.is_full() == (round == 0) && (round > 0 || depot.deepen()));
                 // SAFETY: this thread is the depot's.
-                assert!(unsafe { depot.push(&heap, objects.as_ptr()) });
+                assert!(unsafe { depot.push(&lists, objects.as_ptr()) });
             }
             assert_eq!((depot.objects(), depot.room()), (2 * MAGAZINE, 2 * MAGAZINE));
             let mut room = [ptr::null_mut::<u8>(); MAGAZINE];
@@ -161,12 +176,12 @@ mod tests {
             assert!(!unsafe { depot.pop(room.as_mut_ptr()) });
         }
         // What was made once is used again.
-        let before = heap.stats().metadata_in_use;
+        let before = lists.heap().stats().metadata_in_use;
         for _ in 0..2 {
             // SAFETY: as above.
-            assert!(unsafe { depot.push(&heap, [ptr::null_mut(); MAGAZINE].as_ptr()) });
+            assert!(unsafe { depot.push(&lists, [ptr::null_mut(); MAGAZINE].as_ptr()) });
         }
-        assert_eq!(heap.stats().metadata_in_use, before);
+        assert_eq!(lists.heap().stats().metadata_in_use, before);
     }
 
     #[test]
@@ -174,7 +189,7 @@ mod tests {
         let depot = Depot::new();
         assert_eq!((0..100).filter(|_| depot.deepen()).count(), MOST.into());
         assert_eq!(depot.room(), usize::from(MOST) * MAGAZINE);
-        depot.end();
+        depot.end(&Lists::new(PageHeap::new(Mmap::new())));
         assert_eq!(depot.room(), 0);
     }
 

@@ -101,7 +101,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             while let Some(span) = spans.full.pop() {
                 self.hand_over(span);
             }
-            bin.end();
+            bin.end(self.central);
         }
         self.trim_all();
         self.state.reset();

@@ -4,11 +4,10 @@
 //! the age of every cache one more, and a thread sets its own back to 0 whenever it comes to a slow path.
 //! So the age tells for how many rounds a thread was idle, or busy with what it has at hand.
 //!
-//! From [`IDLE_ROUNDS`] on, the empty spans of a cache are taken from it and given back. Nothing else may be
-//! touched by another thread: the bins belong to the thread's fast path, which says nothing to anybody. So the
-//! thread itself gives back the rest, its large objects and its magazines, when it comes to a slow path after
-//! [`LONG_ROUNDS`]: what it kept is of no use to it after so long. A thread that never comes keeps that,
-//! which is bounded.
+//! From [`IDLE_ROUNDS`] on, the empty spans of a cache are taken from it and given back. After [`LONG_ROUNDS`] it
+//! loses the rest, too, its large objects and what is in its bins: what it kept is of no use to it after so long. If
+//! the thread sleeps, and has [lent](Cache::lend) its cache, who comes by [takes](crate::seize) all that. Otherwise
+//! the thread itself gives it back when it comes to a slow path.
 
 use core::ptr::NonNull;
 
@@ -27,9 +26,9 @@ const LONG_ROUNDS: u8 = 10;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// One round: makes all caches over `central` one round older, and gives back the empty spans of those
-    /// that are idle. With `all`, every cache is as old as can be: it loses its empty spans now, and its
-    /// thread gives back the rest when it comes to a slow path; and those that no thread has are closed. Any
-    /// thread may do so at any time.
+    /// that are idle, and all that those keep that have been so for long. With `all`, every cache is as old as can
+    /// be: it loses its empty spans now, and all else if its thread sleeps, which gives back the rest otherwise when
+    /// it comes to a slow path; and those that no thread has are closed. Any thread may do so at any time.
     pub fn tend_idle(central: &C, all: bool) {
         let stash = Stash::new();
         central.for_each_owner(|owner| {
@@ -48,6 +47,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
                 if let Some(held) = state.empties.hold() {
                     release_to::<C, P>(central, state, &held, &stash, 0);
                 }
+            }
+            if age > LONG_ROUNDS {
+                // SAFETY: the state was registered with these lists. Before it is seized nothing is done by this
+                // cache that others might not do.
+                unsafe { Cache::<C, P>::new(state, central) }.seize();
             }
         });
         // SAFETY: the stash is this call's own.

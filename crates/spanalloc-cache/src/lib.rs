@@ -19,6 +19,7 @@ mod magazines;
 mod policy;
 mod realloc;
 mod recent;
+mod seize;
 mod slots;
 mod small;
 mod state;

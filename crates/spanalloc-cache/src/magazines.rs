@@ -4,14 +4,18 @@ use core::cell::UnsafeCell;
 use core::ptr;
 
 use spanalloc_central::{Central, SpanRef, class_facts};
-use spanalloc_pages::Pages;
-use spanalloc_sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use spanalloc_sync::valve::{Inlet, Outlet};
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::cache::Cache;
 use crate::depot::Depot;
 use crate::give_back::give_back;
 use crate::policy::Policy;
+use crate::state::CacheState;
+
+#[cfg(test)]
+mod tests;
 
 /// The most objects a magazine holds.
 pub const MAGAZINE: usize = 128;
@@ -24,68 +28,89 @@ const FIRST: usize = 8;
 /// The most bytes of one class that a magazine holds at first, beyond [`LEAST`] objects.
 const FIRST_BYTES: usize = 8 << 10;
 
-/// A place in a bin's array of objects. An atomic only because statistics read it.
+/// A number that only slow paths use. An atomic because statistics read it.
 #[derive(Debug)]
-struct Index(AtomicU32);
+struct Number(AtomicU32);
 
-impl Index {
+impl Number {
     const fn new() -> Self {
         Self(AtomicU32::new(0))
     }
 
-    #[inline(always)]
     fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed) as usize
     }
 
-    #[inline(always)]
-    fn set(&self, index: usize) {
-        self.0.store(index as u32, Ordering::Relaxed);
+    fn set(&self, number: usize) {
+        self.0.store(number as u32, Ordering::Relaxed);
     }
 }
+
+/// Whether another thread shut a bin, and what it did.
+const OPEN: u8 = 0;
+const CLOSING: u8 = 1;
+const SHUT: u8 = 2;
+const SETTLED: u8 = 3;
+const EMPTIED: u8 = 4;
 
 /// A bin of two magazines: a freed object is only kept, and looked up when its magazine is emptied.
 ///
 /// Objects are handed out from the *loaded* magazine and freed into the *freed* one, so that the
 /// two sides of a loop that allocates and frees do not wait for each other's stores. Each magazine
-/// is a stack in one half of `objects`; when the loaded one is empty they change places, without a
-/// copy. They hold few objects at first, and twice as many whenever they were too small, as long as the
-/// thread's magazines may grow. When they can hold no more, the freed one is put away in the depot.
+/// is a stack in one half of `objects` that grows downwards, so that the newest object has the lowest place; when
+/// the loaded one is empty they change places, without a copy. They hold few objects at first, and twice as many
+/// whenever they were too small, as long as the thread's magazines may grow. When they can hold no more, the freed one
+/// is put away in the depot.
+///
+/// A thread that has seized the cache may shut a bin and take what is in it (see [`valve`](spanalloc_sync::valve)):
+///
+/// | `shut`    | the bin                                      | leaves it by                          |
+/// |-----------|----------------------------------------------|---------------------------------------|
+/// | `OPEN`    | is its thread's                              | shut -> CLOSING                       |
+/// | `CLOSING` | takes and gives nothing, as soon as its thread sees that | find_ends -> SHUT; reopen -> OPEN |
+/// | `SHUT`    | takes and gives nothing; `taken` and `given` say where its magazines were found | settle -> SETTLED |
+/// | `SETTLED` | the same, and nothing is in the freed one    | flush -> EMPTIED                      |
+/// | `EMPTIED` | the same, and nothing is in either           | reopen -> OPEN; end -> not in use     |
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Magazines {
-    /// One past the newest loaded object.
-    loaded_top: Index,
-    /// The oldest loaded object: 0 or `MAGAZINE`.
-    loaded_base: Index,
-    /// One past the newest freed object.
-    freed_top: Index,
-    /// Where the freed magazine is full.
-    freed_end: Index,
+    /// The place of the newest loaded object.
+    outlet: Outlet,
+    /// One past the place of the next freed object.
+    inlet: Inlet,
+    /// The first place of the loaded half: 0 or `MAGAZINE`.
+    half: Number,
     /// The most objects that each magazine holds now; 0 until the bin is first used.
-    limit: Index,
+    limit: Number,
     /// Whether every loaded object is known to hold zeros.
     zeroed: AtomicBool,
+    /// See the table.
+    shut: AtomicU8,
     spans: Spans,
     depot: Depot,
+    /// The places at which the outlet and the inlet of a shut bin were found.
+    taken: Number,
+    given: Number,
     objects: [UnsafeCell<*mut u8>; 2 * MAGAZINE],
 }
 
 // SAFETY: the objects are used by the bin's thread only (contract of the unsafe methods that reach
-// them); everything that others read is atomic.
+// them), and by who has seized the bin; everything that others read is atomic.
 unsafe impl Sync for Magazines {}
 
 impl Magazines {
     const fn new() -> Self {
         Self {
-            loaded_top: Index::new(),
-            loaded_base: Index::new(),
-            freed_top: Index::new(),
-            freed_end: Index::new(),
-            limit: Index::new(),
+            outlet: Outlet::new(),
+            inlet: Inlet::new(),
+            half: Number::new(),
+            limit: Number::new(),
             zeroed: AtomicBool::new(false),
+            shut: AtomicU8::new(OPEN),
             spans: Spans::new(),
             depot: Depot::new(),
+            taken: Number::new(),
+            given: Number::new(),
             objects: [const { UnsafeCell::new(ptr::null_mut()) }; 2 * MAGAZINE],
         }
     }
@@ -102,24 +127,55 @@ impl Magazines {
     /// The caller is the bin's thread; the object is of this bin's class and unused.
     #[inline(always)]
     unsafe fn keep(&self, object: *mut u8) -> bool {
-        let top = self.freed_top.get();
-        if top >= self.freed_end.get() {
-            return false;
-        }
-        // SAFETY: below the end, so in bounds; only the bin's thread uses the objects (contract).
-        unsafe { self.object(top).write(object) };
-        self.freed_top.set(top + 1);
+        let Some(place) = self.inlet.room() else { return false };
+        // SAFETY: a place of the inlet is in bounds; only the bin's thread uses the objects (contract).
+        unsafe { self.object(place as usize).write(object) };
+        self.inlet.give(place);
         true
+    }
+
+    fn state(&self) -> u8 {
+        self.shut.load(Ordering::Relaxed)
+    }
+
+    /// One past the last place of the loaded half.
+    fn loaded_end(&self) -> usize {
+        self.half.get() + MAGAZINE
+    }
+
+    /// One past the last place of the freed half.
+    fn freed_end(&self) -> usize {
+        2 * MAGAZINE - self.half.get()
+    }
+
+    /// Where the loaded objects are, and how many: those that who shut the bin found, if it is shut.
+    fn loaded_at(&self) -> (usize, usize) {
+        let first = match self.state() {
+            OPEN | CLOSING => self.outlet.next() as usize,
+            SHUT | SETTLED => self.taken.get(),
+            _ => self.loaded_end(),
+        };
+        (first, if self.is_in_use() { self.loaded_end().saturating_sub(first) } else { 0 })
+    }
+
+    /// Where the freed objects are, and how many, in the same way.
+    fn freed_at(&self) -> (usize, usize) {
+        let first = match self.state() {
+            OPEN | CLOSING => self.inlet.next() as usize,
+            SHUT => self.given.get(),
+            _ => self.freed_end(),
+        };
+        (first, if self.is_in_use() { self.freed_end().saturating_sub(first) } else { 0 })
     }
 
     /// Objects in the loaded magazine.
     fn loaded(&self) -> usize {
-        self.loaded_top.get().saturating_sub(self.loaded_base.get())
+        self.loaded_at().1
     }
 
     /// Objects in the freed magazine.
     fn freed(&self) -> usize {
-        (self.freed_top.get() + self.limit.get()).saturating_sub(self.freed_end.get())
+        self.freed_at().1
     }
 
     /// Doubles the most objects that the magazines hold, if the thread's magazines may still grow that
@@ -133,20 +189,21 @@ impl Magazines {
         }
         bin_bytes.store(grown, Ordering::Relaxed);
         self.limit.set(limit + more);
-        self.freed_end.set(self.freed_end.get() + more);
+        self.open_inlet(self.freed());
         true
     }
 
     /// Puts the freed magazine away. False if it is small, the thread's magazines may not grow that much,
     /// or there is no memory.
-    fn put_away<P: Pages>(
+    fn put_away<C: Central>(
         &self,
-        heap: &P,
+        central: &C,
         bytes: usize,
         bin_bytes: &AtomicUsize,
         most: usize,
     ) -> bool {
-        if self.freed() < MAGAZINE {
+        let (first, count) = self.freed_at();
+        if count < MAGAZINE {
             return false;
         }
         if self.depot.is_full() {
@@ -157,7 +214,7 @@ impl Magazines {
             bin_bytes.store(grown, Ordering::Relaxed);
         }
         // SAFETY: the freed magazine has so many objects; the caller is the bin's thread.
-        let done = unsafe { self.depot.push(heap, self.freed_objects()) };
+        let done = unsafe { self.depot.push(central, self.object(first)) };
         if done {
             self.clear_freed();
         }
@@ -166,43 +223,38 @@ impl Magazines {
 
     /// Loads the magazine that was put away last, if there is one. The loaded one is empty.
     fn fetch(&self) -> bool {
-        // SAFETY: the loaded magazine has room for so many; the caller is the bin's thread.
-        let some = unsafe { self.depot.pop(self.loaded_objects()) };
+        // SAFETY: the loaded half has room for so many; the caller is the bin's thread.
+        let some = unsafe { self.depot.pop(self.object(self.half.get())) };
         if some {
             self.set_loaded(MAGAZINE, false);
         }
         some
     }
 
-    /// The loaded objects, the oldest first.
-    fn loaded_objects(&self) -> *mut *mut u8 {
-        self.object(self.loaded_base.get())
+    /// Says that there are `count` freed objects, in the last places.
+    fn open_inlet(&self, count: usize) {
+        let end = self.freed_end();
+        self.inlet.open((end - self.limit.get()) as u32, (end - count) as u32);
     }
 
-    /// The freed objects, the oldest first.
-    fn freed_objects(&self) -> *mut *mut u8 {
-        self.object(MAGAZINE - self.loaded_base.get())
-    }
-
-    /// Says that the first `count` places of the loaded magazine hold objects, and whether all of
-    /// them hold zeros.
+    /// Says that there are `count` loaded objects, in the last places, and whether all of them hold zeros.
     fn set_loaded(&self, count: usize, zeroed: bool) {
-        self.loaded_top.set(self.loaded_base.get() + count);
+        let end = self.loaded_end();
+        self.outlet.open((end - count) as u32, end as u32);
         self.zeroed.store(zeroed, Ordering::Relaxed);
     }
 
     /// Empties the freed magazine: its objects are elsewhere now.
     fn clear_freed(&self) {
-        self.freed_top.set(MAGAZINE - self.loaded_base.get());
+        self.open_inlet(0);
     }
 
     /// Makes the freed magazine the loaded one. The loaded one is empty.
     fn swap(&self) {
-        let (empty, freed) = (self.loaded_base.get(), self.freed());
-        self.loaded_base.set(MAGAZINE - empty);
+        let freed = self.freed();
+        self.half.set(MAGAZINE - self.half.get());
         self.set_loaded(freed, false);
-        self.freed_top.set(empty);
-        self.freed_end.set(empty + self.limit.get());
+        self.open_inlet(0);
     }
 }
 
@@ -229,8 +281,10 @@ impl Keep for Magazines {
         let first = first_limit(bytes);
         let limit = if 2 * first * bytes > room { 1 } else { first };
         self.limit.set(limit);
-        self.freed_top.set(MAGAZINE);
-        self.freed_end.set(MAGAZINE + limit);
+        self.half.set(0);
+        self.shut.store(OPEN, Ordering::Relaxed);
+        self.set_loaded(0, false);
+        self.open_inlet(0);
         2 * limit * bytes
     }
 
@@ -243,33 +297,32 @@ impl Keep for Magazines {
         self.limit.get() > 0
     }
 
-    fn end(&self) {
+    fn end<C: Central>(&self, central: &C) {
         debug_assert!(self.cached() == 0);
-        for index in [&self.loaded_top, &self.loaded_base, &self.freed_top, &self.freed_end] {
-            index.set(0);
-        }
         self.limit.set(0);
-        self.depot.end();
+        self.outlet.open(0, 0);
+        self.inlet.open(0, 0);
+        self.shut.store(OPEN, Ordering::Relaxed);
+        self.depot.end(central);
     }
 
     #[inline(always)]
     unsafe fn pop<P: Policy>(&self) -> Option<*mut u8> {
-        let top = self.loaded_top.get();
-        if top == self.loaded_base.get() {
-            return None;
-        }
-        self.loaded_top.set(top - 1);
-        // SAFETY: below a top, so in bounds; only the bin's thread uses the objects (contract).
-        Some(unsafe { self.object(top - 1).read() })
+        let place = self.outlet.take()?;
+        // SAFETY: a place of the outlet is in bounds; only the bin's thread uses the objects (contract).
+        Some(unsafe { self.object(place as usize).read() })
     }
 
     /// Of large slots a magazine holds so few that it is often empty while the other one is full.
     #[inline]
-    unsafe fn pop_or_load<P: Policy>(&self) -> Option<*mut u8> {
-        let top = self.freed_top.get();
-        if self.loaded() == 0 && top == self.freed_end.get() && top > 0 && self.limit.get() <= LEAST
-        {
-            self.swap();
+    unsafe fn pop_or_load<P: Policy>(&self, state: &CacheState<Self>) -> Option<*mut u8> {
+        if (1..=LEAST).contains(&self.limit.get()) && self.inlet.next() == self.inlet.low() {
+            // That is more than to take an object.
+            state.alone(|| {
+                if self.state() == OPEN && self.loaded() == 0 && self.freed() > 0 {
+                    self.swap();
+                }
+            });
         }
         // SAFETY: the caller's promise is passed on.
         unsafe { self.pop::<P>() }
@@ -304,14 +357,16 @@ impl Keep for Magazines {
     }
 
     unsafe fn load(&self, span: SpanRef) -> Load {
-        let loaded = self.loaded();
-        let end = self.object(self.loaded_base.get() + loaded);
-        // SAFETY: this thread owns the span (contract); the magazine has room for the limit.
-        let taken = unsafe { span.take(end, self.limit.get().saturating_sub(loaded)) };
-        if taken.count == 0 {
+        let (first, loaded) = self.loaded_at();
+        let free = span.slots() - span.used();
+        let want = self.limit.get().saturating_sub(loaded).min(free);
+        if want == 0 {
             return Load::Exhausted;
         }
-        self.set_loaded(loaded + taken.count, taken.zeroed && loaded == 0);
+        // SAFETY: this thread owns the span (contract); the magazine has room for the limit.
+        let taken = unsafe { span.take(self.object(first - want), want) };
+        debug_assert!(taken.count == want);
+        self.set_loaded(loaded + want, taken.zeroed && loaded == 0);
         Load::Loaded
     }
 
@@ -338,8 +393,11 @@ impl Keep for Magazines {
         } else if bin.loaded() == 0 && bin.spans.current().is_some() {
             bin.swap();
         } else if !cache.put_away(bin, class) {
-            // SAFETY: this thread is the bin's; the magazine holds objects of this class.
-            unsafe { give_back(cache, class, bin.freed_objects(), bin.freed()) };
+            let (first, count) = bin.freed_at();
+            if count > 0 {
+                // SAFETY: this thread is the bin's; the magazine holds objects of this class.
+                unsafe { give_back(cache, class, bin.object(first), count) };
+            }
             bin.clear_freed();
         }
         // SAFETY: this thread is the bin's, and just made room.
@@ -349,23 +407,78 @@ impl Keep for Magazines {
 
     fn settle<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
         let bin = cache.state.bin(class);
-        // SAFETY: this thread is the bin's (contract of `Cache::new`); the magazine holds objects of this
-        // class.
-        unsafe {
-            give_back(cache, class, bin.freed_objects(), bin.freed());
-            bin.clear_freed();
-            while bin.depot.pop(bin.freed_objects()) {
-                give_back(cache, class, bin.freed_objects(), MAGAZINE);
-            }
+        let (first, count) = bin.freed_at();
+        if count > 0 {
+            // SAFETY: this thread is the bin's (contract of `Cache::new`), or has seized it; the magazine holds
+            // objects of this class.
+            unsafe { give_back(cache, class, bin.object(first), count) };
+        }
+        // Not by way of the freed half: an object that is late may come to it.
+        while let Some(full) = bin.depot.take() {
+            // SAFETY: as above; the objects stay where they are until something else is put away.
+            unsafe { give_back(cache, class, full, MAGAZINE) };
+        }
+        match bin.state() {
+            OPEN => bin.clear_freed(),
+            _ => bin.shut.store(SETTLED, Ordering::Relaxed),
         }
     }
 
     fn flush<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) {
         Self::settle(cache, class);
         let bin = cache.state.bin(class);
-        // SAFETY: as in `settle`.
-        unsafe { give_back(cache, class, bin.loaded_objects(), bin.loaded()) };
-        bin.set_loaded(0, false);
+        let (first, count) = bin.loaded_at();
+        if count > 0 {
+            // SAFETY: as in `settle`.
+            unsafe { give_back(cache, class, bin.object(first), count) };
+        }
+        match bin.state() {
+            OPEN => bin.set_loaded(0, false),
+            _ => bin.shut.store(EMPTIED, Ordering::Relaxed),
+        }
+    }
+
+    fn shut(&self) {
+        self.shut.store(CLOSING, Ordering::Relaxed);
+        self.outlet.shut();
+        self.inlet.shut();
+    }
+
+    fn find_ends(&self) {
+        self.taken.set(self.outlet.next() as usize);
+        self.given.set(self.inlet.next() as usize);
+        self.shut.store(SHUT, Ordering::Relaxed);
+    }
+
+    fn reopen(&self) {
+        match self.state() {
+            OPEN => return,
+            CLOSING => {
+                let freed = self.freed();
+                self.set_loaded(self.loaded(), self.zeroed());
+                self.open_inlet(freed);
+                return self.shut.store(OPEN, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        let (taken, given) = (self.taken.get(), self.given.get());
+        // At most one object is there although who shut the bin did not find it.
+        let late = if self.outlet.is_back(taken as u32) {
+            Some(taken - 1)
+        } else if self.inlet.has_one_more(given as u32) {
+            Some(given - 1)
+        } else {
+            None
+        };
+        // SAFETY: the place is one of the bin's, and the caller its thread.
+        let late = late.map(|place| unsafe { self.object(place).read() });
+        self.shut.store(OPEN, Ordering::Relaxed);
+        self.set_loaded(0, false);
+        self.open_inlet(0);
+        if let Some(object) = late {
+            // SAFETY: the caller is the bin's thread; nobody has the object.
+            unsafe { self.keep(object) };
+        }
     }
 }
 
@@ -379,99 +492,6 @@ impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
     /// Puts the freed magazine of a class away, as far as the thread may keep that much.
     fn put_away(self, bin: &Magazines, class: u8) -> bool {
         let bytes = class_facts::<C::Table>(class).bytes as usize;
-        bin.put_away(self.central.heap(), bytes, &self.state.bin_bytes, self.most_grown())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Fast;
-
-    #[test]
-    fn an_unused_bin_gives_nothing_and_takes_nothing() {
-        let bin = Magazines::new();
-        let mut object = 0u64;
-        // SAFETY: this thread is the bin's.
-        unsafe {
-            assert_eq!(bin.pop::<Fast>(), None);
-            assert!(!bin.keep((&raw mut object).cast()));
-        }
-        assert_eq!((bin.loaded(), bin.freed(), bin.limit.get()), (0, 0, 0));
-    }
-
-    #[test]
-    fn a_bin_takes_up_to_its_limit_and_gives_the_newest_first_after_a_swap() {
-        let bin = Magazines::new();
-        bin.begin(MAGAZINE_BYTES, usize::MAX);
-        let mut objects = [0u64; LEAST + 1];
-        let objects = objects.each_mut().map(|object| ptr::from_mut(object).cast::<u8>());
-        let (kept, one_more) = (&objects[..LEAST], objects[LEAST]);
-        // Each turn the magazines have changed places once more.
-        for _ in 0..3 {
-            // SAFETY: this thread is the bin's.
-            unsafe {
-                assert!(kept.iter().all(|object| bin.keep(*object)) && !bin.keep(one_more));
-                assert_eq!(
-                    bin.pop::<Fast>(),
-                    None,
-                    "freed objects are not handed out before a swap"
-                );
-                assert_eq!((bin.loaded(), bin.freed()), (0, LEAST));
-                bin.swap();
-                assert_eq!((bin.loaded(), bin.freed(), bin.zeroed()), (LEAST, 0, false));
-                assert!(bin.keep(one_more));
-                assert!(kept.iter().rev().all(|object| bin.pop::<Fast>() == Some(*object)));
-                assert_eq!(bin.pop::<Fast>(), None);
-                bin.clear_freed();
-            }
-        }
-        bin.end();
-        assert_eq!(bin.limit.get(), 0);
-    }
-
-    #[test]
-    fn magazines_grow_by_doubling_until_a_bound_or_what_the_thread_may_keep() {
-        let grown = AtomicUsize::new(0);
-        let bin = Magazines::new();
-        bin.begin(64, usize::MAX);
-        let mut limits = std::vec![bin.limit.get()];
-        while bin.grow(64, &grown, usize::MAX) {
-            limits.push(bin.limit.get());
-        }
-        assert_eq!(limits, [FIRST, 16, 32, 64, MAGAZINE]);
-        assert_eq!(grown.load(Ordering::Relaxed), 2 * (MAGAZINE - FIRST) * 64);
-        assert_eq!((bin.freed(), bin.freed_end.get()), (0, 2 * MAGAZINE));
-        let large = Magazines::new();
-        large.begin(MAGAZINE_BYTES, usize::MAX);
-        assert!(
-            !large.grow(MAGAZINE_BYTES, &grown, usize::MAX),
-            "there is room for the least only"
-        );
-        let late = Magazines::new();
-        late.begin(64, 2 * FIRST * 64);
-        let most = grown.load(Ordering::Relaxed) + 2 * FIRST * 64;
-        assert!(
-            late.grow(64, &grown, most) && !late.grow(64, &grown, most),
-            "the thread keeps enough"
-        );
-        assert_eq!(late.limit.get(), 2 * FIRST);
-        let narrow = Magazines::new();
-        assert_eq!(narrow.begin(64, 2 * FIRST * 64 - 1), 2 * 64, "no room for more");
-        assert_eq!((narrow.limit.get(), narrow.holds(64)), (1, (2 * 64, 2 * FIRST * 64)));
-    }
-
-    #[test]
-    fn a_load_is_known_to_be_zero_until_the_next_one() {
-        let bin = Magazines::new();
-        bin.begin(8, usize::MAX);
-        // SAFETY: the magazine has room for MAGAZINE objects.
-        unsafe { bin.loaded_objects().write(ptr::null_mut()) };
-        bin.set_loaded(1, true);
-        // SAFETY: this thread is the bin's.
-        assert_eq!(unsafe { bin.pop::<Fast>() }, Some(ptr::null_mut()));
-        assert!(bin.zeroed(), "the object popped last is one of that load");
-        bin.swap();
-        assert!(!bin.zeroed());
+        bin.put_away(self.central, bytes, &self.state.bin_bytes, self.most_grown())
     }
 }

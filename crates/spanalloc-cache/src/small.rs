@@ -270,6 +270,12 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
 
     /// Gives back what this cache keeps.
     pub(crate) fn reclaim_own(self) {
+        self.give_back_kept();
+        self.rest();
+    }
+
+    /// As [`reclaim_own`](Self::reclaim_own), but for the memory of the bins themselves.
+    pub(crate) fn give_back_kept(self) {
         self.flush_recent();
         self.drain();
         self.tidy_slow();
@@ -293,7 +299,6 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         self.trim(0);
         // SAFETY: this thread is the only user of its stash.
         unsafe { self.central.flush(&self.state.stash) };
-        self.rest();
     }
 }
 

@@ -3,6 +3,7 @@ use core::ptr;
 use spanalloc_central::{Owner, Stash, TINY_BYTES};
 use spanalloc_classes::MAX_CLASSES;
 use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use spanalloc_sync::lease::Lease;
 
 use crate::bin::Bin;
 use crate::empties::{Classes, Empties};
@@ -78,6 +79,10 @@ pub struct CacheState<B> {
     pub(crate) heard: AtomicUsize,
     /// See [`inside`](CacheState::inside).
     inside: AtomicU8,
+    /// Who may use all that only the thread uses: see [`seize`](crate::seize).
+    pub(crate) lease: Lease,
+    /// The number of the thread in the system, if the state is lent.
+    pub(crate) thread: AtomicU32,
     /// How often somebody looked after idle threads since this one was on a slow path.
     pub(crate) age: AtomicU8,
     /// Whether some span was not rehomed when it should have been.
@@ -97,7 +102,7 @@ unsafe impl<B: Sync> Send for CacheState<B> {}
 
 impl<B: Bin> CacheState<B> {
     /// A state that holds nothing and takes nothing. A thread without a cache may point to one in a
-    /// static: the fast paths find it empty and full at once, and write nothing.
+    /// static: the fast paths find it empty and full at once, whatever several of them write to it.
     #[must_use]
     pub const fn empty() -> Self {
         Self::empty_and(0)
@@ -116,6 +121,8 @@ impl<B: Bin> CacheState<B> {
             begun_bytes: AtomicUsize::new(0),
             heard: AtomicUsize::new(0),
             inside: AtomicU8::new(inside),
+            lease: Lease::new(),
+            thread: AtomicU32::new(0),
             age: AtomicU8::new(0),
             untidy: AtomicBool::new(false),
             used: Classes::new(),
@@ -125,10 +132,35 @@ impl<B: Bin> CacheState<B> {
     }
 
     /// A place to note what this thread is doing, for whoever has to keep signal handlers or forks
-    /// out of it. The cache itself neither reads nor writes it; it is 0 in a new state.
+    /// out of it, and who would [seize](crate::seize) it. The cache itself writes it in
+    /// [`alone`](Self::alone) only; it is 0 in a new state.
     #[inline(always)]
     pub fn inside(&self) -> &AtomicU8 {
         &self.inside
+    }
+
+    /// Whether the state's thread may use it on a fast path, after it said in [`inside`](Self::inside) that it is.
+    #[inline(always)]
+    pub fn is_at_hand(&self) -> bool {
+        self.lease.is_at_hand()
+    }
+
+    /// Runs something on a path that says nowhere that it is taken, which nobody may do who has seized the
+    /// state meanwhile; not if somebody has.
+    #[inline]
+    pub(crate) fn alone(&self, run: impl FnOnce()) {
+        let before = self.inside.load(Ordering::Relaxed);
+        self.inside.store(before | 1, Ordering::Relaxed);
+        if self.lease.is_at_hand() {
+            run();
+        }
+        // Release pairs with the Acquire of who would seize it.
+        self.inside.store(before, Ordering::Release);
+    }
+
+    /// Whether another thread is at what this one keeps.
+    pub fn is_taken(&self) -> bool {
+        self.lease.is_taken()
     }
 
     #[inline(always)]

@@ -30,6 +30,7 @@ use crate::bin::{Bin, Keep, Load, Spans};
 use crate::by_address::{Freed, mismatch};
 use crate::cache::Cache;
 use crate::policy::Policy;
+use crate::state::CacheState;
 
 /// The most bytes that are reserved at once, beyond two objects.
 const RESERVED_BYTES: usize = 64 << 10;
@@ -248,7 +249,7 @@ impl Keep for Words {
         self.bytes.load(Ordering::Relaxed) > 0
     }
 
-    fn end(&self) {
+    fn end<C: Central>(&self, _central: &C) {
         debug_assert!(self.cached() == 0);
         self.word.store(ptr::null_mut(), Ordering::Relaxed);
         self.bytes.store(0, Ordering::Relaxed);
@@ -278,7 +279,7 @@ impl Keep for Words {
     }
 
     #[inline]
-    unsafe fn pop_or_load<P: Policy>(&self) -> Option<*mut u8> {
+    unsafe fn pop_or_load<P: Policy>(&self, _state: &CacheState<Self>) -> Option<*mut u8> {
         // SAFETY: the caller is the bin's thread, which owns the current span (contract); nothing is
         // reserved of it.
         unsafe {

@@ -177,6 +177,19 @@ pub unsafe trait Central {
     /// An owner that was parked, if there is one. It is the caller's now, with all that it owns.
     fn take_parked(&self) -> Option<NonNull<Owner>>;
 
+    /// Metadata for what a thread keeps: some that was [left](Self::leave_room), or new.
+    ///
+    /// # Safety
+    /// `layout` is the same at every call and begins with an `AtomicPtr`. What is in it is not known, but in new
+    /// memory, which is zeroed.
+    unsafe fn room(&self, layout: Layout) -> Option<NonNull<u8>>;
+
+    /// Leaves such metadata to the next who asks.
+    ///
+    /// # Safety
+    /// It came from [`room`](Self::room), and nobody uses it any more.
+    unsafe fn leave_room(&self, room: NonNull<u8>);
+
     /// Calls `visit` with every owner ever registered.
     fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>));
 
@@ -331,6 +344,16 @@ unsafe impl<C: Central> Central for &C {
 
     fn take_parked(&self) -> Option<NonNull<Owner>> {
         (**self).take_parked()
+    }
+
+    unsafe fn room(&self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).room(layout) }
+    }
+
+    unsafe fn leave_room(&self, room: NonNull<u8>) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).leave_room(room) }
     }
 
     fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>)) {

@@ -472,6 +472,15 @@ unsafe impl<T: ClassTable, H: Pages> Central for CentralLists<T, H> {
         self.owners.take_parked()
     }
 
+    unsafe fn room(&self, layout: Layout) -> Option<NonNull<u8>> {
+        self.owners.room().or_else(|| self.heap.metadata(layout))
+    }
+
+    unsafe fn leave_room(&self, room: NonNull<u8>) {
+        // SAFETY: it came from `room`, whose layout begins with such a pointer, and nobody uses it (contract).
+        unsafe { self.owners.leave_room(room.cast()) };
+    }
+
     fn for_each_owner(&self, visit: impl FnMut(NonNull<Owner>)) {
         self.owners.for_each(visit);
     }

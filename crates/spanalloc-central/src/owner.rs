@@ -66,12 +66,19 @@ impl Default for Owner {
 pub(crate) struct Register<W> {
     all: AtomicPtr<Owner>,
     idle: Lock<Idle, W, { rank::CACHES }>,
+    /// Whether there is room that was left: a hint.
+    rooms: AtomicBool,
 }
+
+/// The beginning of metadata that was left.
+type Room = AtomicPtr<u8>;
 
 #[derive(Debug)]
 struct Idle {
     /// Owners that own nothing.
     first: *mut Owner,
+    /// Room that was left.
+    room: *mut Room,
     /// Owners that were left with all that they own.
     parked: *mut Owner,
     /// How many those are, and the free bytes that they keep.
@@ -102,11 +109,38 @@ impl<W: Wait> Register<W> {
             all: AtomicPtr::new(ptr::null_mut()),
             idle: Lock::new(Idle {
                 first: ptr::null_mut(),
+                room: ptr::null_mut(),
                 parked: ptr::null_mut(),
                 parked_count: 0,
                 parked_bytes: 0,
             }),
+            rooms: AtomicBool::new(false),
         }
+    }
+
+    /// Metadata that was left, if there is some.
+    pub(crate) fn room(&self) -> Option<NonNull<u8>> {
+        if !self.rooms.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut idle = self.idle.lock();
+        let room = NonNull::new(idle.room)?;
+        // SAFETY: what was left begins with a link, is never unmapped and used by nobody else.
+        idle.room = unsafe { room.as_ref() }.load(Ordering::Relaxed).cast();
+        self.rooms.store(!idle.room.is_null(), Ordering::Relaxed);
+        Some(room.cast())
+    }
+
+    /// Keeps metadata for the next who needs some.
+    ///
+    /// # Safety
+    /// It is never unmapped, and nobody uses it.
+    pub(crate) unsafe fn leave_room(&self, room: NonNull<Room>) {
+        let mut idle = self.idle.lock();
+        // SAFETY: the caller's promise.
+        unsafe { room.as_ref() }.store(idle.room.cast(), Ordering::Relaxed);
+        idle.room = room.as_ptr();
+        self.rooms.store(true, Ordering::Relaxed);
     }
 
     /// An owner that nobody uses: one that was parked, with all that it owns, one that was put back, or

@@ -130,7 +130,7 @@ impl SpanRef {
     }
 
     /// Takes up to `want` free slots, lowest first, and writes their addresses to the front of
-    /// `out`, the lowest last.
+    /// `out`, the lowest first.
     ///
     /// # Safety
     /// The caller is the holder; `out` has room for `want`.
@@ -152,10 +152,10 @@ impl SpanRef {
                 let slot = word * 64 + bits.trailing_zeros() as usize;
                 end = slot + 1;
                 bits &= bits - 1;
-                left -= 1;
                 let address = base + slot * bytes;
-                // SAFETY: left < count <= want, which `out` has room for (contract).
-                unsafe { out.add(left).write(ptr::with_exposed_provenance_mut(address)) };
+                // SAFETY: 0 < left <= count <= want, which `out` has room for (contract).
+                unsafe { out.add(count - left).write(ptr::with_exposed_provenance_mut(address)) };
+                left -= 1;
             }
             self.free_word(word).store(bits, Ordering::Relaxed);
             word += 1;
