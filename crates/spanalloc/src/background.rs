@@ -33,8 +33,8 @@ const ON: u8 = 1;
 static STATE: AtomicU8 = AtomicU8::new(OFF);
 /// Whether forks are watched.
 static WATCHED: AtomicBool = AtomicBool::new(false);
-/// Whether the thread is in the heap of `Spanalloc`. The others have gates of their own.
-static INSIDE: AtomicBool = AtomicBool::new(false);
+/// How many threads look after others in the heap of `Spanalloc`. The others have gates of their own.
+static INSIDE: AtomicU32 = AtomicU32::new(0);
 /// Threads that are between the two ends of a fork.
 static FORKERS: AtomicU32 = AtomicU32::new(0);
 
@@ -78,17 +78,41 @@ pub fn start() -> bool {
     checked::start_background() && hardened::start_background() && start_with(0, tend)
 }
 
-/// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
-/// spans of all threads: that of all allocators. Returns how many bytes that was. The other threads give back the
-/// rest of what they keep when they next come to a slow path.
+/// Gives all memory that is free back to the system, with what the calling thread keeps of it, what all threads
+/// keep that sleep, and the empty spans of the others: that of all allocators. Returns how many bytes that was.
+/// The others give back the rest of what they keep when they next come to a slow path.
 pub fn release() -> usize {
-    if let Stage::Live(cache) = thread::stage::<Spanalloc>() {
-        cache.reclaim();
+    if let Stage::Live(_) = thread::stage::<Spanalloc>() {
+        if let Some(inside) = thread::enter::<Spanalloc>() {
+            inside.cache().reclaim();
+        }
     }
+    watch_forks();
     let central = Spanalloc::central();
-    CacheOf::<Spanalloc>::tend_idle(central, true);
+    {
+        // The owners of what is being emptied do without.
+        let _signals = system::Signals::block();
+        look_after(|| CacheOf::<Spanalloc>::tend_idle(central, true));
+    }
     let pages = central.heap().release_all(usize::MAX);
     pages * PAGE_BYTES + checked::release() + hardened::release()
+}
+
+/// Calls `look` unless somebody forks, who waits for its end.
+fn look_after(look: impl FnOnce()) {
+    // SeqCst, here and in `prepare`: of this thread and one that forks, one sees the other.
+    INSIDE.fetch_add(1, Ordering::SeqCst);
+    if FORKERS.load(Ordering::SeqCst) == 0 {
+        look();
+    }
+    // Release pairs with the SeqCst load in `prepare`: it sees what was done.
+    INSIDE.fetch_sub(1, Ordering::Release);
+}
+
+fn watch_forks() {
+    if !WATCHED.swap(true, Ordering::Relaxed) {
+        system::at_fork(prepare, parent, child);
+    }
 }
 
 /// The time of a program, and of its threads.
@@ -115,25 +139,19 @@ fn tend(told: Told) -> Duration {
     if told == Told::Left {
         return Duration::MAX;
     }
-    // SeqCst, here and in `prepare`: of this thread and one that forks, one sees the other.
-    INSIDE.store(true, Ordering::SeqCst);
     let mut rest = Duration::ZERO;
-    if FORKERS.load(Ordering::SeqCst) == 0 {
+    look_after(|| {
         if told == Told::Idle {
             CacheOf::<Spanalloc>::tend_idle(central, false);
         }
         rest = central.heap().scavenge(&Time::<Spanalloc>::NEW, PIECES);
-    }
-    // Release pairs with the SeqCst load in `prepare`: it sees what was done.
-    INSIDE.store(false, Ordering::Release);
+    });
     rest
 }
 
 /// Starts the thread with this as its round for the heap `index`, if there is none.
 pub(crate) fn start_with(index: usize, round: Round) -> bool {
-    if !WATCHED.swap(true, Ordering::Relaxed) {
-        system::at_fork(prepare, parent, child);
-    }
+    watch_forks();
     if let Some(place) = ROUNDS.get(index) {
         // Release pairs with the Acquire in `rounds`.
         place.store(round as *mut (), Ordering::Release);
@@ -219,7 +237,7 @@ fn sleep(time: Duration) {
 extern "C" fn prepare() {
     FORKERS.fetch_add(1, Ordering::SeqCst);
     let limit = Limit::in_future(AT_MOST);
-    while INSIDE.load(Ordering::SeqCst) && !limit.is_past() {
+    while INSIDE.load(Ordering::SeqCst) != 0 && !limit.is_past() {
         system::yield_now();
     }
 }
@@ -231,7 +249,10 @@ extern "C" fn parent() {
 /// The child has no such thread.
 extern "C" fn child() {
     FORKERS.store(0, Ordering::Relaxed);
-    INSIDE.store(false, Ordering::Relaxed);
+    INSIDE.store(0, Ordering::Relaxed);
+    if let Stage::Live(cache) = thread::stage::<Spanalloc>() {
+        cache.set_thread(system::thread());
+    }
     STATE.store(OFF, Ordering::Relaxed);
     rounds().for_each(|round| _ = round(Told::Left));
 }

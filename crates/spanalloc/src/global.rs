@@ -62,8 +62,8 @@ unsafe impl GlobalAlloc for Spanalloc {
     unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promise is passed on.
         let moved = unsafe {
-            match thread::cache::<Self>() {
-                Some(cache) => cache.realloc(object, layout, new_size),
+            match thread::enter::<Self>() {
+                Some(inside) => inside.cache().realloc(object, layout, new_size),
                 None => fallback::realloc_slow(object, layout, new_size),
             }
         };
@@ -97,8 +97,8 @@ unsafe fn free_any(object: *mut u8, layout: Layout) {
 #[cold]
 #[inline(never)]
 fn alloc_slow(layout: Layout) -> *mut u8 {
-    let object = match thread::cache_slow::<Spanalloc>() {
-        Some(cache) => cache.alloc_slow(layout),
+    let object = match thread::enter::<Spanalloc>() {
+        Some(inside) => inside.cache().alloc_slow(layout),
         None => fallback::alloc_slow(layout),
     };
     tell::<Spanalloc>();
@@ -108,8 +108,8 @@ fn alloc_slow(layout: Layout) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn alloc_zeroed_slow(layout: Layout) -> *mut u8 {
-    let object = match thread::cache_slow::<Spanalloc>() {
-        Some(cache) => cache.alloc_zeroed(layout),
+    let object = match thread::enter::<Spanalloc>() {
+        Some(inside) => inside.cache().alloc_zeroed(layout),
         None => fallback::alloc_zeroed_slow(layout),
     };
     tell::<Spanalloc>();
@@ -123,8 +123,8 @@ fn alloc_zeroed_slow(layout: Layout) -> *mut u8 {
 unsafe fn free_slow(object: *mut u8, layout: Layout) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        match thread::cache_slow::<Spanalloc>() {
-            Some(cache) => cache.free_slow(object, layout),
+        match thread::enter::<Spanalloc>() {
+            Some(inside) => inside.cache().free_slow(object, layout),
             None => CacheOf::<Spanalloc>::free_uncached(Spanalloc::central(), object, layout),
         }
     }

@@ -9,20 +9,33 @@
 //! | a state    | the thread's cache                     | thread exit -> ended                  |
 //! | `ended`    | the cache is gone, or cannot be had    | never                                 |
 //!
-//! The named ones are caches that hold nothing and take nothing, so the fast paths need not ask:
-//! they come to the slow path by themselves. The slot is set before the thread's exit is watched:
+//! The named ones are caches that hold nothing and take nothing, whatever the fast paths write to them, which
+//! need not ask: they come to the slow path by themselves. The slot is set before the thread's exit is watched:
 //! watching may allocate, and then finds a working cache.
 
 use core::ptr;
+use core::time::Duration;
 
 use spanalloc_cache::Cache;
+use spanalloc_sync::atomic::{AtomicU8, Ordering};
 
+use crate::checked::system::{self, Limit};
 use crate::program::{CacheOf, Program, State};
+
+/// What the state of a thread says of it in `inside`: it is on no path that others must know of,
+pub(crate) const OUTSIDE: u8 = 0;
+/// on one that takes from its bins, or puts into them, if that is to be known,
+pub(crate) const FAST: u8 = 1;
+/// or anywhere in the allocator.
+pub(crate) const SLOW: u8 = 2;
+
+/// How long a thread that ends waits for another one that is emptying its cache.
+const AT_MOST: Duration = Duration::from_secs(10);
 
 /// The cache in the thread's slot, which may be one of those that hold nothing.
 #[inline(always)]
 pub(crate) fn slot<G: Program>() -> CacheOf<G> {
-    // SAFETY: the slot points to a static, which holds nothing and is never written to, or to this
+    // SAFETY: the slot points to a static, which holds nothing and whose ends are always shut, or to this
     // thread's state, which is never unmapped.
     unsafe { Cache::new(&*G::slot(), G::central()) }
 }
@@ -83,6 +96,8 @@ pub(crate) fn start<G: Program>(cache: Option<CacheOf<G>>) -> Option<CacheOf<G>>
     };
     G::set_slot(cache.state());
     if watch::exit_of_this_thread::<G>(cache.state()) {
+        cache.state().inside().store(OUTSIDE, Ordering::Relaxed);
+        cache.lend(system::thread());
         return Some(cache);
     }
     // Nobody would close the cache when the thread ends.
@@ -93,8 +108,54 @@ pub(crate) fn start<G: Program>(cache: Option<CacheOf<G>>) -> Option<CacheOf<G>>
 /// Closes the thread's cache. What the thread allocates or frees later goes to the fallback.
 fn end<G: Program>(cache: CacheOf<G>) {
     G::set_slot(&G::stages().ended);
+    let limit = Limit::in_future(AT_MOST);
+    while !cache.keep() {
+        // Whoever was at it may be gone: in the child of a fork.
+        if limit.is_past() {
+            return;
+        }
+        system::yield_now();
+    }
     // SAFETY: the cache was opened by this thread, whose slot no longer leads to it.
     unsafe { G::close(cache) };
+}
+
+/// The calling thread's cache, on a slow path.
+#[derive(Debug)]
+pub(crate) struct Inside<G: Program> {
+    cache: CacheOf<G>,
+    before: u8,
+}
+
+impl<G: Program> Inside<G> {
+    /// Comes to a slow path of a cache. None if somebody else is at it.
+    #[inline]
+    fn of(cache: CacheOf<G>) -> Option<Self> {
+        let inside: &AtomicU8 = cache.state().inside();
+        let before = inside.load(Ordering::Relaxed);
+        inside.store(SLOW, Ordering::Relaxed);
+        let guard = Self { cache, before };
+        cache.enter().then_some(guard)
+    }
+
+    pub(crate) fn cache(&self) -> CacheOf<G> {
+        self.cache
+    }
+}
+
+impl<G: Program> Drop for Inside<G> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of who would empty the cache: it sees what was done.
+        self.cache.state().inside().store(self.before, Ordering::Release);
+    }
+}
+
+/// The calling thread's cache, made now if this is its first use, for a slow path. None if it has none
+/// any more, or another thread is emptying it.
+#[inline]
+pub(crate) fn enter<G: Program>() -> Option<Inside<G>> {
+    cache::<G>().and_then(Inside::of)
 }
 
 /// Closing the cache when its thread ends: by a pthread key, whose destructors run after those of

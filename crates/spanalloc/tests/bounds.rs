@@ -69,17 +69,36 @@ fn fill<A: GlobalAlloc>(
     }
 }
 
-/// 400 threads allocate 10 MB each of objects of these sizes, some threads after others, free them, and wait.
-/// What is left for each of them after `come_by`, which each does once, and after one call.
-fn idle_threads<A: GlobalAlloc + Sync>(
-    allocator: &A,
-    sizes: (usize, usize),
-    come_by: fn(&mut Chain<A>),
-) {
-    const THREADS: usize = 400;
+/// Waits until all other threads of this process sleep.
+fn wait_until_all_sleep() {
+    let asleep = |thread: std::io::Result<std::fs::DirEntry>| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat"));
+        stat.is_ok_and(|stat| stat[stat.rfind(')').unwrap()..].starts_with(") S"))
+    };
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().map(asleep);
+    // This one is awake.
+    while threads().filter(|asleep| !asleep).count() > 1 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Who takes what threads keep that sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// One call.
+    Release,
+    /// The background thread.
+    Background,
+}
+
+/// Many threads allocate 10 MB each of objects of these sizes, some threads after others, free them, and wait: for
+/// good, as far as the allocator knows. What is left for each of them.
+fn idle_threads<A: GlobalAlloc + Sync>(allocator: &A, sizes: (usize, usize), by: By) {
+    const THREADS: usize = if cfg!(debug_assertions) { 200 } else { 400 };
     const AT_ONCE: usize = 20;
     let all = Barrier::new(THREADS + 1);
     let some = [(); THREADS / AT_ONCE].map(|()| Barrier::new(AT_ONCE + 1));
+    assert!(by == By::Release || spanalloc::background::start());
     std::thread::scope(|scope| {
         for number in 0..THREADS {
             let (all, some) = (&all, &some[number / AT_ONCE]);
@@ -92,36 +111,46 @@ fn idle_threads<A: GlobalAlloc + Sync>(
                 chain.free_all();
                 some.wait();
                 all.wait();
-                come_by(&mut chain);
+                // They are as good as new.
+                fill(&mut chain, MB / 10, sizes, &mut Random(number as u64));
                 chain.free_all();
-                all.wait();
                 all.wait();
             });
         }
         all.wait();
         let before = resident();
-        let a_thread = || resident().saturating_sub(before) / THREADS / 1024;
+        let more = || resident().saturating_sub(before);
         for some in &some {
             some.wait();
             some.wait();
             some.wait();
-            spanalloc::release();
+            match by {
+                By::Release => _ = spanalloc::release(),
+                // It has the time that it needs.
+                By::Background => wait_until(|| more() < 600 * MB),
+            }
         }
-        println!("before they came by: {} KB a thread", a_thread());
-        all.wait();
-        all.wait();
-        println!("when they came by: {} KB a thread", a_thread());
-        spanalloc::release();
-        let left = a_thread();
-        println!("in the end: {left} KB a thread");
-        all.wait();
+        wait_until_all_sleep();
+        match by {
+            By::Release => _ = spanalloc::release(),
+            By::Background => wait_until(|| more() / THREADS <= 64 << 10),
+        }
+        let left = more() / THREADS / 1024;
+        println!("{left} KB a thread");
         assert!(left <= 64, "{left} KB");
+        all.wait();
+        all.wait();
     });
 }
 
-/// Comes to a slow path with an object that no thread keeps.
-fn come_by<A: GlobalAlloc>(chain: &mut Chain<A>) {
-    fill(chain, 1, (2 * MB, 4 * MB), &mut Random(0));
+/// Waits until something is so, or for a minute.
+fn wait_until(is_so: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// Pages that are no free pages of a heap, without those that became tables.
@@ -244,10 +273,12 @@ fn fragments<A: GlobalAlloc>(allocator: &A, most: usize) {
 fn child() {
     match std::env::var(CHILD).as_deref() {
         Err(_) => {}
-        Ok("idle, small") => idle_threads(&Spanalloc, (24, 1024), come_by),
-        Ok("idle, mixed") => idle_threads(&Spanalloc, (24, MB), come_by),
-        Ok("idle, small, checked") => idle_threads(&Checked, (24, 1024), come_by),
-        Ok("idle, mixed, checked") => idle_threads(&Checked, (24, MB), come_by),
+        Ok("idle, small") => idle_threads(&Spanalloc, (24, 1024), By::Release),
+        Ok("idle, mixed") => idle_threads(&Spanalloc, (24, MB), By::Release),
+        Ok("idle, background") => idle_threads(&Spanalloc, (24, MB), By::Background),
+        Ok("idle, small, checked") => idle_threads(&Checked, (24, 1024), By::Release),
+        Ok("idle, mixed, checked") => idle_threads(&Checked, (24, MB), By::Release),
+        Ok("idle, background, checked") => idle_threads(&Checked, (24, MB), By::Background),
         Ok("ended") => ended_threads(&Spanalloc, stats::snapshot),
         Ok("ended, checked") => ended_threads(&Checked, checked::snapshot),
         Ok("pipeline") => pipeline(&Spanalloc),
@@ -277,6 +308,12 @@ fn idle_threads_keep_little() {
     run("idle, mixed");
     run("idle, small, checked");
     run("idle, mixed, checked");
+}
+
+#[test]
+fn idle_threads_keep_little_beside_the_background_thread() {
+    run("idle, background");
+    run("idle, background, checked");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use spanalloc_pages::PAGE_BYTES;
 
 use super::entry::{Entry, is_early};
 use super::heap::Checks;
+use super::system;
 use crate::background::{self, PIECES, Time, Told};
 use crate::program::CacheOf;
 
@@ -18,6 +19,8 @@ pub(crate) fn release<G: Checks>() -> usize {
     if is_early::<G>() || !G::gate().is_watched() {
         return 0;
     }
+    // The owners of what is being emptied wait.
+    let signals = system::Signals::block();
     match Entry::<G>::find() {
         Entry::Own(cache, _inside) => {
             G::central().catch_up();
@@ -27,6 +30,7 @@ pub(crate) fn release<G: Checks>() -> usize {
         Entry::Outsider(_outsider) => CacheOf::<G>::tend_idle(G::central(), true),
         Entry::Shelter => {}
     }
+    drop(signals);
     let mut released = 0;
     // Step by step, so that a thread that forks meanwhile does not wait for all of it.
     loop {

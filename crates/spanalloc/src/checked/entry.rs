@@ -1,6 +1,7 @@
 //! How a thread enters the heap, and where it goes if it may not.
 
 use core::sync::atomic::compiler_fence;
+use core::time::Duration;
 
 use spanalloc_sync::atomic::Ordering;
 
@@ -9,6 +10,9 @@ use super::heap::Checks;
 use super::{fork, system};
 use crate::program::CacheOf;
 use crate::thread::{self, Stage};
+
+/// How long a thread waits for another one that is emptying its cache before it goes to the shelter.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The cache of the calling thread on a fast path, from which a signal handler is kept out.
 pub(super) struct Fast<G: Checks>(pub(super) CacheOf<G>);
@@ -28,7 +32,13 @@ impl<G: Checks> Fast<G> {
         inside.store(FAST, Ordering::Relaxed);
         // A signal handler on this thread sees the store before anything that follows.
         compiler_fence(Ordering::SeqCst);
-        Some(Self(cache))
+        let fast = Self(cache);
+        // As the thread says that it is inside, others leave the cache alone from now on.
+        if !cache.state().is_at_hand() {
+            fast.leave();
+            return None;
+        }
+        Some(fast)
     }
 
     #[inline(always)]
@@ -59,8 +69,11 @@ impl<G: Checks> Entry<G> {
     /// Where the calling thread may go, now or in a moment.
     pub(super) fn find() -> Self {
         let entry = Self::find_now();
-        if matches!(entry, Self::Shelter) && !is_inside::<G>() && G::gate().wait_a_moment() {
-            return Self::find_now();
+        if matches!(entry, Self::Shelter) && !is_inside::<G>() {
+            wait_until_left::<G>();
+            if G::gate().wait_a_moment() {
+                return Self::find_now();
+            }
         }
         entry
     }
@@ -83,8 +96,8 @@ impl<G: Checks> Entry<G> {
             return Self::Shelter;
         }
         match G::gate().enter(inside) {
-            Some(guard) => Self::Own(cache, guard),
-            None => Self::Shelter,
+            Some(guard) if cache.enter() => Self::Own(cache, guard),
+            _ => Self::Shelter,
         }
     }
 
@@ -101,12 +114,16 @@ impl<G: Checks> Entry<G> {
             Some(_outsider) => CacheOf::<G>::open(G::central()),
             None => None,
         };
-        if let Some(cache) = cache {
-            // The last thread with this state may have ended in a signal handler.
-            cache.state().inside().store(OUTSIDE, Ordering::Relaxed);
-        }
         thread::start::<G>(cache);
         thread::stage::<G>()
+    }
+}
+
+/// Waits for a moment for another thread that is emptying what the calling one keeps.
+fn wait_until_left<G: Checks>() {
+    let limit = system::Limit::in_future(PATIENCE);
+    while thread::slot::<G>().state().is_taken() && !limit.is_past() {
+        system::yield_now();
     }
 }
 

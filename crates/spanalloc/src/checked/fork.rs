@@ -66,12 +66,20 @@ extern "C" fn child<G: Checks>() {
     }
     // With signals blocked.
     let Some(_outsider) = G::gate().enter_as_outsider() else { return };
+    if let Stage::Live(cache) = thread::stage::<G>() {
+        cache.set_thread(system::thread());
+    }
     // The fallback's cache is registered like a thread's: it closes itself.
     *G::fallback().lock() = ThreadCache::with_policy(G::central());
     for_each_other::<G>(|state| {
         // SAFETY: the state was registered with these lists; its thread is not in this process, was
         // not in a slow path, and will never be back.
-        unsafe { CacheOf::<G>::new(state, G::central()).close() };
+        unsafe {
+            let cache = CacheOf::<G>::new(state, G::central());
+            // Nobody is at it: who empties it is inside.
+            let _kept = cache.keep();
+            cache.close();
+        }
         state.inside().store(OUTSIDE, Ordering::Relaxed);
     });
 }

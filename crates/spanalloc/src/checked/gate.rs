@@ -26,9 +26,7 @@ use spanalloc_sync::spin_pause;
 use super::system;
 use crate::slot;
 
-pub(super) const OUTSIDE: u8 = 0;
-pub(crate) const FAST: u8 = 1;
-pub(super) const SLOW: u8 = 2;
+pub(crate) use crate::thread::{FAST, OUTSIDE, SLOW};
 
 /// How long a closing thread waits until the others are out, and a thread that holds nothing until the
 /// gate opens, before they give up.

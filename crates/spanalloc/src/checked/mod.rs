@@ -163,9 +163,9 @@ pub unsafe fn usable_size(object: *mut u8) -> usize {
     unsafe { any::usable_size::<Checked>(object) }
 }
 
-/// Gives all memory that is free back to the system, with what the calling thread keeps of it and the empty
-/// spans of all threads. Returns how many bytes that was. The other threads give back the rest of what they
-/// keep when they next come to a slow path.
+/// Gives all memory that is free back to the system, with what the calling thread keeps of it, what all threads
+/// keep that sleep, and the empty spans of the others. Returns how many bytes that was. The others give back the
+/// rest of what they keep when they next come to a slow path.
 pub fn release() -> usize {
     any::release::<Checked>()
 }

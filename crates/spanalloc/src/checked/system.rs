@@ -41,6 +41,17 @@ pub(crate) fn now() -> Duration {
     START.with(std::time::Instant::elapsed)
 }
 
+/// The number by which the system knows the calling thread; 0 where that is of no use.
+pub(crate) fn thread() -> u32 {
+    #[cfg(target_os = "linux")]
+    // SAFETY: asks for a number. Cannot fail, so `errno` stays.
+    unsafe {
+        libc::syscall(libc::SYS_gettid) as u32
+    }
+    #[cfg(not(target_os = "linux"))]
+    0
+}
+
 /// Runs another thread, if there is one.
 pub(crate) fn yield_now() {
     #[cfg(unix)]
