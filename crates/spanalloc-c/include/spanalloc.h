@@ -104,6 +104,11 @@ void spanalloc_set_soft_limit(size_t bytes);
 // back to the system. SIZE_MAX is no limit. If there are more bytes already, they stay.
 void spanalloc_set_hard_limit(size_t bytes);
 
+// Sets both limits by what the control group of the process may have now, as SPANALLOC_HARD_LIMIT=cgroup and
+// SPANALLOC_SOFT_LIMIT=cgroup do: the hard one to 90 percent of it, the soft one to 80. Returns 0, or -1 if the
+// group has no bounds; then there are no limits.
+int spanalloc_set_limits_by_cgroup(void);
+
 // Sets what is called, with `context`, when there is more memory than the soft limit and nothing that could
 // be given back: `committed` bytes. It is called once, and not again before the memory was within the limit.
 // Null is nobody.

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 
 use crate::heap::{self, Listener};
 use spanalloc::HugePages;
+use spanalloc::limits::Cgroup;
 
 use crate::options::{MAP, STATS};
 use crate::report::{self, Wanted};
@@ -165,6 +166,17 @@ pub extern "C" fn spanalloc_set_soft_limit(bytes: usize) {
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_set_hard_limit(bytes: usize) {
     heap::set_hard_limit(bytes);
+}
+
+/// Sets both limits by what the control group of the process may have now, as SPANALLOC_HARD_LIMIT=cgroup and
+/// SPANALLOC_SOFT_LIMIT=cgroup do: the hard one to 90 percent of it, the soft one to 80. Returns 0, or -1 if the
+/// group has no bounds; then there are no limits.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanalloc_set_limits_by_cgroup() -> c_int {
+    let cgroup = Cgroup::of_this_process();
+    heap::set_hard_limit(cgroup.hard(Cgroup::HARD_PERCENT));
+    heap::set_soft_limit(cgroup.soft(Cgroup::SOFT_PERCENT));
+    if cgroup == Cgroup::NONE { -1 } else { 0 }
 }
 
 /// Sets what is called, with `context`, when there is more memory than the soft limit and nothing that could

@@ -5,8 +5,9 @@ use core::ffi::{CStr, c_char, c_int};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use crate::heap;
+use spanalloc::limits::Cgroup;
 
-use crate::setting::{self, LONGEST_PATH, Setting};
+use crate::setting::{self, LONGEST_PATH, Limit, Setting};
 use crate::system::{self, Descriptor, STDERR};
 
 /// Whether the heap is described at exit, and whether it is drawn.
@@ -117,8 +118,16 @@ unsafe fn apply(setting: Setting<'_>) {
         Setting::Report(path) => unsafe { REPORT.set(path) },
         Setting::Background(background) => BACKGROUND.store(background, Ordering::Relaxed),
         Setting::ReportPid(process) => REPORT_PID.store(process, Ordering::Relaxed),
-        Setting::SoftLimit(bytes) => heap::set_soft_limit(bytes),
-        Setting::HardLimit(bytes) => heap::set_hard_limit(bytes),
+        Setting::SoftLimit(Limit::Bytes(bytes)) => heap::set_soft_limit(bytes),
+        Setting::HardLimit(Limit::Bytes(bytes)) => heap::set_hard_limit(bytes),
+        Setting::SoftLimit(Limit::Cgroup(percent)) => {
+            let percent = percent.unwrap_or(Cgroup::SOFT_PERCENT);
+            heap::set_soft_limit(Cgroup::of_this_process().soft(percent));
+        }
+        Setting::HardLimit(Limit::Cgroup(percent)) => {
+            let percent = percent.unwrap_or(Cgroup::HARD_PERCENT);
+            heap::set_hard_limit(Cgroup::of_this_process().hard(percent));
+        }
         Setting::ThreadCache(bytes) => heap::set_thread_cache(bytes),
         Setting::HugePages(huge) => heap::set_huge_pages(huge),
     }

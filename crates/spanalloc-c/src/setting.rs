@@ -22,15 +22,24 @@ pub(crate) enum Setting<'a> {
     /// `SPANALLOC_BACKGROUND`: whether a thread gives memory back.
     Background(bool),
     /// `SPANALLOC_SOFT_LIMIT`: from how many bytes on memory goes back.
-    SoftLimit(usize),
+    SoftLimit(Limit),
     /// `SPANALLOC_HARD_LIMIT`: how many bytes there may be.
-    HardLimit(usize),
+    HardLimit(Limit),
     /// `SPANALLOC_THREAD_CACHE`: how many bytes a thread keeps.
     ThreadCache(usize),
     /// `SPANALLOC_HUGE_PAGES`: for which memory huge pages are asked for.
     HugePages(HugePages),
     /// Nothing of this library.
     Nothing,
+}
+
+/// A limit of the memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// So many bytes.
+    Bytes(usize),
+    /// So many percent of what the process's control group may have; none is as many as is good.
+    Cgroup(Option<u8>),
 }
 
 /// What every name of an option begins with.
@@ -48,6 +57,9 @@ const OTHERS: [&[u8]; 5] = [
 /// What a size must be.
 const A_SIZE: &str = "a size, such as 500000, 64k or 2GiB";
 
+/// What a limit must be.
+const A_LIMIT: &str = "a size, such as 500000, 64k or 2GiB, or cgroup, or cgroup:75%";
+
 /// Reads the value of one option; None if it is wrong.
 type Read = for<'a> fn(&'a [u8]) -> Option<Setting<'a>>;
 
@@ -63,8 +75,8 @@ const OPTIONS: [(&[u8], &str, Read); 10] = [
     (b"SPANALLOC_REPORT_PID", "the number of a process", |value| {
         number(value).map(Setting::ReportPid)
     }),
-    (b"SPANALLOC_SOFT_LIMIT", A_SIZE, |value| size(value).map(Setting::SoftLimit)),
-    (b"SPANALLOC_HARD_LIMIT", A_SIZE, |value| size(value).map(Setting::HardLimit)),
+    (b"SPANALLOC_SOFT_LIMIT", A_LIMIT, |value| limit(value).map(Setting::SoftLimit)),
+    (b"SPANALLOC_HARD_LIMIT", A_LIMIT, |value| limit(value).map(Setting::HardLimit)),
     (b"SPANALLOC_THREAD_CACHE", A_SIZE, |value| size(value).map(Setting::ThreadCache)),
     (b"SPANALLOC_HUGE_PAGES", "off, advise or always", |value| {
         huge_pages(value).map(Setting::HugePages)
@@ -153,6 +165,20 @@ fn size(value: &[u8]) -> Option<usize> {
     decimal(value)
 }
 
+fn limit(value: &[u8]) -> Option<Limit> {
+    match value.strip_prefix(b"cgroup") {
+        None => size(value).map(Limit::Bytes),
+        Some(b"") => Some(Limit::Cgroup(None)),
+        Some(part) => {
+            let percent = decimal(part.strip_prefix(b":")?.strip_suffix(b"%")?)?;
+            u8::try_from(percent)
+                .ok()
+                .filter(|percent| *percent <= 100)
+                .map(|percent| Limit::Cgroup(Some(percent)))
+        }
+    }
+}
+
 /// Bytes of a wrong variable that are shown.
 const SHOWN: usize = 100;
 
@@ -203,7 +229,10 @@ mod tests {
         assert_eq!(read(b"SPANALLOC_BACKGROUND=1"), Ok(Setting::Background(true)));
         assert_eq!(read(b"SPANALLOC_REPORT=a=b"), Ok(Setting::Report(b"a=b")));
         assert_eq!(read(b"SPANALLOC_REPORT_PID=2147483647"), Ok(Setting::ReportPid(c_int::MAX)));
-        assert_eq!(read(b"SPANALLOC_SOFT_LIMIT=2GiB"), Ok(Setting::SoftLimit(2 << 30)));
+        assert_eq!(
+            read(b"SPANALLOC_SOFT_LIMIT=2GiB"),
+            Ok(Setting::SoftLimit(Limit::Bytes(2 << 30)))
+        );
         assert_eq!(read(b"SPANALLOC_THREAD_CACHE=1MiB"), Ok(Setting::ThreadCache(1 << 20)));
         for (value, huge) in
             [("off", HugePages::Off), ("advise", HugePages::Advise), ("always", HugePages::Always)]
@@ -211,7 +240,7 @@ mod tests {
             let variable = std::format!("SPANALLOC_HUGE_PAGES={value}");
             assert_eq!(read(variable.as_bytes()), Ok(Setting::HugePages(huge)));
         }
-        assert_eq!(read(b"SPANALLOC_HARD_LIMIT=1"), Ok(Setting::HardLimit(1)));
+        assert_eq!(read(b"SPANALLOC_HARD_LIMIT=1"), Ok(Setting::HardLimit(Limit::Bytes(1))));
     }
 
     #[test]
@@ -249,8 +278,30 @@ mod tests {
         }
         assert_eq!(
             complaint(b"SPANALLOC_HARD_LIMIT=2GB"),
-            "spanalloc: SPANALLOC_HARD_LIMIT=2GB is not a size, such as 500000, 64k or 2GiB; ignored\n"
+            "spanalloc: SPANALLOC_HARD_LIMIT=2GB is not a size, such as 500000, 64k or 2GiB, or cgroup, or \
+             cgroup:75%; ignored\n"
         );
+    }
+
+    #[test]
+    fn a_limit_may_be_that_of_the_control_group() {
+        assert_eq!(limit(b"cgroup"), Some(Limit::Cgroup(None)));
+        assert_eq!(limit(b"cgroup:1%"), Some(Limit::Cgroup(Some(1))));
+        assert_eq!(
+            read(b"SPANALLOC_SOFT_LIMIT=cgroup:100%"),
+            Ok(Setting::SoftLimit(Limit::Cgroup(Some(100))))
+        );
+        let wrong: [&[u8]; 8] = [
+            b"cgroup:",
+            b"cgroup:%",
+            b"cgroup:50",
+            b"cgroup:0%",
+            b"cgroup:101%",
+            b"cgroup:300%",
+            b"cgroup50%",
+            b"cgroups",
+        ];
+        assert_eq!(wrong.map(limit), [None; 8]);
     }
 
     #[test]

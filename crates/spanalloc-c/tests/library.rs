@@ -79,6 +79,7 @@ const EXPORTS: &[&str] = &[
     "spanalloc_start_background",
     "spanalloc_set_soft_limit",
     "spanalloc_set_hard_limit",
+    "spanalloc_set_limits_by_cgroup",
     "spanalloc_on_pressure",
     "spanalloc_set_thread_cache",
     "spanalloc_set_huge_pages",

@@ -16,6 +16,8 @@
 //! ```
 
 use spanalloc_central::Central as _;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use spanalloc_os::Cgroup;
 pub use spanalloc_pages::Pressure;
 use spanalloc_pages::{Listener, Pages as _};
 
@@ -40,6 +42,29 @@ pub fn set_hard(bytes: usize) {
     Spanalloc::central().heap().set_hard_limit(bytes);
     checked::set_hard_limit(bytes);
     hardened::set_hard_limit(bytes);
+}
+
+/// Sets both limits by what the control group of the process may have now, in which the system does not refuse
+/// memory but ends the process: the hard limit to nine tenths of it, the soft one to eight. Returns
+/// what the group may have; without bounds there are no limits then.
+///
+/// ```
+/// # #[cfg(target_os = "linux")]
+/// # {
+/// use spanalloc::limits;
+///
+/// let cgroup = limits::set_by_cgroup();
+/// limits::set_hard(cgroup.hard(75));
+/// # limits::set_hard(usize::MAX);
+/// # limits::set_soft(usize::MAX);
+/// # }
+/// ```
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub fn set_by_cgroup() -> Cgroup {
+    let cgroup = Cgroup::of_this_process();
+    set_hard(cgroup.hard(Cgroup::HARD_PERCENT));
+    set_soft(cgroup.soft(Cgroup::SOFT_PERCENT));
+    cgroup
 }
 
 /// Who is told that there is more memory than the soft limit, and nothing that could be given back. It is

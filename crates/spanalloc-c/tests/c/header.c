@@ -69,6 +69,8 @@ int main(void) {
     spanalloc_on_pressure(NULL, NULL);
     spanalloc_set_hard_limit(16 << 20);
     CHECK(malloc(20 << 20) == NULL);
+    spanalloc_set_limits_by_cgroup();
+    spanalloc_set_soft_limit((size_t)-1);
     spanalloc_set_hard_limit((size_t)-1);
     large = (char *)malloc(20 << 20);
     CHECK(large != NULL && told == 1);
