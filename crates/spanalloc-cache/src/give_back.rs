@@ -93,6 +93,11 @@ fn give_back_word<C: Central, P: Policy>(
     let die =
         |slot| -> ! { cache.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes()) };
     if span.ownership().is(&cache.state.owner.queue) {
+        // SAFETY: the slots are of this word; tiny spans are none of a bin with magazines.
+        let twice = unsafe { span.marked_among(word, mask) };
+        if twice != 0 {
+            die(word * 64 + twice.trailing_zeros() as usize);
+        }
         // SAFETY: this thread owns the span, and nobody uses the slots.
         match unsafe { span.put_all(word, mask) } {
             Ok(Put::Notify) => cache.rehome_slow(span),

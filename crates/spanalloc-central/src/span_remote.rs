@@ -60,6 +60,19 @@ impl SpanRef {
         }
     }
 
+    /// Which of the slots `mask` of a word of the bitmap other threads freed, as far as it can be seen.
+    ///
+    /// # Safety
+    /// The span is not tiny, and has such a word.
+    #[inline]
+    pub unsafe fn marked_among(self, word: usize, mask: u64) -> u64 {
+        if !self.may_be_marked() {
+            return 0;
+        }
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.remote_word(word) }.load(Ordering::Relaxed) & mask
+    }
+
     /// Whether some slot may be marked.
     #[inline(always)]
     pub fn may_be_marked(self) -> bool {

@@ -34,8 +34,11 @@ pub struct Layers<T = Go67, P = Fast, G = Native> {
     caches: usize,
     scarce: bool,
     budget: usize,
-    parts: PhantomData<fn() -> (T, P, G)>,
+    parts: PhantomData<Parts<T, P, G>>,
 }
+
+/// Only names the types: it holds none of them.
+type Parts<T, P, G> = fn() -> (T, P, G);
 
 impl<T, P, G> Debug for Layers<T, P, G> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {

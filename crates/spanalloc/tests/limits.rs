@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use spanalloc::limits::{self, Pressure};
 use spanalloc::{Checked, Spanalloc, checked, stats};
+use spanalloc_pages::{PAGE_BYTES, PageStats};
 
 const MB: usize = 1 << 20;
 const LIMIT: usize = 64 * MB;
@@ -36,17 +37,20 @@ trait Heap: GlobalAlloc + Copy + Send + Sync {
     fn committed() -> usize;
 }
 
+/// Pages that became metadata are counted as both.
+fn held(pages: PageStats) -> usize {
+    pages.committed + pages.metadata_committed - pages.metadata_pages * PAGE_BYTES
+}
+
 impl Heap for Spanalloc {
     fn committed() -> usize {
-        let pages = stats::snapshot().pages;
-        pages.committed + pages.metadata_committed
+        held(stats::snapshot().pages)
     }
 }
 
 impl Heap for Checked {
     fn committed() -> usize {
-        let pages = checked::snapshot().pages;
-        pages.committed + pages.metadata_committed
+        held(checked::snapshot().pages)
     }
 }
 

@@ -10,12 +10,12 @@ use spanalloc_pages::PAGE_BYTES;
 /// A class that is neither tiny nor large.
 const CLASS: u8 = 5;
 
-/// Takes `want` slots and returns them in the order they would be handed out, the last one first.
+/// Takes `want` slots and returns them in the order they are handed out.
 fn take(span: SpanRef, want: usize) -> (Vec<usize>, bool) {
     let mut out = vec![ptr::null_mut(); want];
     // SAFETY: the test is the holder; there is room.
     let taken = unsafe { span.take(out.as_mut_ptr(), want) };
-    let slots = out[..taken.count].iter().rev().map(|at| span.slot_of(at.addr())).collect();
+    let slots = out[..taken.count].iter().map(|at| span.slot_of(at.addr())).collect();
     (slots, taken.zeroed)
 }
 
