@@ -19,6 +19,7 @@ mod replay;
 pub mod resident;
 mod returning;
 mod shadow;
+pub mod soak;
 pub mod sources;
 #[cfg(feature = "proptest")]
 mod strategy;
