@@ -12,6 +12,7 @@
 //! after that look, and so the freer finds the flag cleared.
 
 use spanalloc_sync::atomic::{Ordering, fence};
+use spanalloc_sync::fault::{self, Fault};
 
 use crate::remote::Marked;
 use crate::span::{SpanRef, TINY};
@@ -53,7 +54,7 @@ impl SpanRef {
             return Err(word * 64 + twice.trailing_zeros() as usize);
         }
         let marked = self.shared().balance.mark(remote, mask, mask.count_ones());
-        self.say_marked();
+        self.say_marked_again();
         match marked {
             Marked::Twice => Err(word * 64 + mask.trailing_zeros() as usize),
             other => Ok(other),
@@ -81,8 +82,17 @@ impl SpanRef {
 
     #[inline(always)]
     fn say_marked(self) {
-        // Relaxed: the exchange that makes the mark, and the fence in `clear_marked`, order it.
+        // Relaxed: `say_marked_again` looks once more when the mark is made.
         if !self.may_be_marked() {
+            self.head().marked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[inline(always)]
+    fn say_marked_again(self) {
+        // SeqCst, here and where the mark is made, pairs with the fence in `clear_marked`.
+        let order = fault::ordering(Fault::FlagRelaxed, Ordering::SeqCst);
+        if !self.head().marked.load(order) {
             self.head().marked.store(true, Ordering::Relaxed);
         }
     }
@@ -90,8 +100,8 @@ impl SpanRef {
     /// Clears the flag, before the remote words are looked at.
     fn clear_marked(self) {
         self.head().marked.store(false, Ordering::Relaxed);
-        // SeqCst pairs with the exchange of a remote word in `mark`: either the look at the word finds the
-        // mark, or the freer finds the flag cleared.
+        // SeqCst pairs with the exchange of a remote word in `mark` and the load in `say_marked_again`:
+        // either the look at the word finds the mark, or the freer finds the flag cleared.
         fence(Ordering::SeqCst);
     }
 

@@ -137,9 +137,17 @@ mod modelled {
         }
 
         /// Reads the value.
+        ///
+        /// Loom takes `SeqCst` for `AcqRel`. A fence before each such load stands for what is missing:
+        /// of two threads that write with `SeqCst` and then read so what the other one writes, one
+        /// sees the other. It also orders what was written before with a weaker ordering, which the
+        /// real load does not.
         pub fn load(&self, order: Ordering) -> V {
             if panicking() {
                 return self.first;
+            }
+            if order == Ordering::SeqCst {
+                super::fence(Ordering::SeqCst);
             }
             self.decode(self.object.word().load(order))
         }
@@ -178,6 +186,26 @@ mod modelled {
                 .compare_exchange(self.encode(current), self.encode(new), success, failure)
                 .map(|difference| self.decode(difference))
                 .map_err(|difference| self.decode(difference))
+        }
+
+        /// Writes what `change` makes of the value, and returns the one before.
+        ///
+        /// # Errors
+        /// The value found, if `change` makes nothing of it.
+        pub fn fetch_update(
+            &self,
+            set: Ordering,
+            fetch: Ordering,
+            mut change: impl FnMut(V) -> Option<V>,
+        ) -> Result<V, V> {
+            let mut found = self.load(fetch);
+            while let Some(new) = change(found) {
+                match self.compare_exchange(found, new, set, fetch) {
+                    Ok(before) => return Ok(before),
+                    Err(other) => found = other,
+                }
+            }
+            Err(found)
         }
 
         /// As [`Self::compare_exchange`]; loom does not model a failure without a reason.

@@ -47,6 +47,14 @@ pub enum Fault {
     LeaseEndRelaxed,
     /// An object is handed out before it is known whether the outlet was shut.
     OutletUnfenced,
+    /// A freer looks relaxed whether the flag for its mark is still set.
+    FlagRelaxed,
+    /// A span is entered in the span map with a relaxed store.
+    SpanMapRelaxed,
+    /// A thread that enters looks relaxed whether the gate is closed.
+    GateRelaxed,
+    /// A thread leaves the inside of the gate with a relaxed store.
+    LeaveRelaxed,
 }
 
 /// Whether `fault` is planted. Constant false outside of loom.

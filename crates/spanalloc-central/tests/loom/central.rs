@@ -382,7 +382,7 @@ fn two_register() {
     assert!(ptr::eq(Agent::new(&lists).owner, left));
 }
 
-// Exhaustive: 26 interleavings.
+// Exhaustive: 42 interleavings.
 #[test]
 fn two_threads_register() {
     explored("register", model::check(two_register), 40);

@@ -84,3 +84,9 @@ fn a_late_token_without_acquire_is_noticed() {
 fn a_reservation_without_a_look_at_the_marks_is_noticed() {
     with_fault(Fault::ReserveDropsCheck, words::freed_twice_before_the_reservation);
 }
+
+#[test]
+#[should_panic(expected = "a mark without its flag")]
+fn a_relaxed_look_at_the_flag_is_noticed() {
+    with_fault(Fault::FlagRelaxed, words::mark_against_a_look_for_marks);
+}

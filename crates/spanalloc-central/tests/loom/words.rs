@@ -81,3 +81,24 @@ fn freed_twice_around_the_reservation() {
 fn a_slot_freed_twice_around_a_reservation_is_noticed() {
     explored("around a reservation", model::check(freed_twice_around_the_reservation), 4);
 }
+
+/// The owner looks whether the flag is still needed while another thread marks.
+pub fn mark_against_a_look_for_marks() {
+    let lists = new_lists();
+    let mut agent = Agent::new(&lists);
+    let span = all_handed_out(&mut agent);
+    let freer = thread::spawn(move || {
+        // SAFETY: the object is freed once; the token stays with the span.
+        assert_eq!(unsafe { span.mark(SLOT) }, Marked::Token);
+    });
+    // SAFETY: the agent owns the span.
+    unsafe { span.look_for_marks() };
+    freer.join().unwrap();
+    assert!(span.may_be_marked(), "a mark without its flag");
+}
+
+// Exhaustive.
+#[test]
+fn a_mark_has_its_flag() {
+    explored("flag", model::check(mark_against_a_look_for_marks), 4);
+}
