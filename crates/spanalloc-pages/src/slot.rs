@@ -3,6 +3,7 @@ use core::marker::PhantomData;
 
 use spanalloc_os::Geometry;
 use spanalloc_sync::atomic::{AtomicPtr, Ordering};
+use spanalloc_sync::fault::{self, Fault};
 
 use crate::bitmap::CHUNK_PAGE_BITS;
 use crate::chunk::Chunk;
@@ -74,7 +75,7 @@ impl<G: Geometry> Slot<G> {
         for entry in entries {
             // Release pairs with the Acquire load in `span_of`: whoever finds the span sees what
             // was written to it before.
-            entry.store(span, Ordering::Release);
+            entry.store(span, fault::ordering(Fault::SpanMapRelaxed, Ordering::Release));
         }
     }
 

@@ -12,7 +12,7 @@ use crate::wait::{SPINS, Wait, spin_pause};
 //
 // | state     | meaning                          | leaves it                                     |
 // |-----------|----------------------------------|-----------------------------------------------|
-// | FREE      | nobody holds the lock            | `lock` -> HELD, `lock_slow` -> CONTENDED      |
+// | FREE      | nobody holds the lock            | `lock`, `try_lock`, `lock_slow` -> HELD, after a wait -> CONTENDED |
 // | HELD      | held, nobody waits               | unlock -> FREE, `lock_slow` -> CONTENDED      |
 // | CONTENDED | held, somebody may wait          | unlock -> FREE and one waiter is woken        |
 const FREE: u32 = 0;

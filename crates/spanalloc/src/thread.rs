@@ -2,12 +2,12 @@
 //!
 //! A thread's slot holds one pointer, never null once the library is relocated:
 //!
-//! | slot       | meaning                                | leaves it by                          |
-//! |------------|----------------------------------------|---------------------------------------|
-//! | `unset`    | nothing was allocated or freed yet     | first slow path -> starting, or ended |
-//! | `starting` | the cache is being made                | -> a state, ended, or back to unset   |
-//! | a state    | the thread's cache                     | thread exit -> ended                  |
-//! | `ended`    | the cache is gone, or cannot be had    | never                                 |
+//! | slot       | meaning                                | leaves it by                              |
+//! |------------|----------------------------------------|-------------------------------------------|
+//! | `unset`    | nothing was allocated or freed yet     | first slow path -> starting               |
+//! | `starting` | the cache is being made                | -> a state; no memory -> unset            |
+//! | a state    | the thread's cache                     | thread exit, or none that can be watched -> ended |
+//! | `ended`    | the cache is gone, or cannot be had    | never                                     |
 //!
 //! The named ones are caches that hold nothing and take nothing, whatever the fast paths write to them, which
 //! need not ask: they come to the slow path by themselves. The slot is set before the thread's exit is watched:

@@ -21,6 +21,7 @@
 use core::time::Duration;
 
 use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use spanalloc_sync::fault::{self, Fault};
 use spanalloc_sync::spin_pause;
 
 use super::system;
@@ -77,7 +78,7 @@ impl Gate {
     fn is_open(&self) -> bool {
         // SeqCst, here and where threads say that they are inside: of a thread that enters and one
         // that closes the gate, one sees the other.
-        match self.forkers.load(Ordering::SeqCst) {
+        match self.forkers.load(fault::ordering(Fault::GateRelaxed, Ordering::SeqCst)) {
             0 => true,
             1 => self.forker.load(Ordering::Relaxed) == slot::identity(),
             _ => false,
@@ -178,7 +179,7 @@ pub(super) struct Inside<'a>(&'a AtomicU8);
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         // Release pairs with the SeqCst load of a closing thread: it sees what was done inside.
-        self.0.store(OUTSIDE, Ordering::Release);
+        self.0.store(OUTSIDE, fault::ordering(Fault::LeaveRelaxed, Ordering::Release));
     }
 }
 
@@ -197,7 +198,7 @@ impl Drop for Outsider<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -1,5 +1,7 @@
 //! What the checked heap asks of the system: signals, processors, forks.
 
+#[cfg(target_os = "linux")]
+use core::ptr;
 use core::time::Duration;
 
 use spanalloc_sync::atomic::AtomicU32;
@@ -78,7 +80,7 @@ pub(super) fn sleep_while(word: &AtomicU32, value: u32, time: Duration) {
         let before = *errno;
         libc::syscall(
             libc::SYS_futex,
-            word.as_ptr(),
+            ptr::from_ref(word),
             operation as libc::c_long,
             value as libc::c_long,
             &raw const time,
@@ -95,7 +97,7 @@ pub(super) fn wake_all(word: &AtomicU32) {
     unsafe {
         libc::syscall(
             libc::SYS_futex,
-            word.as_ptr(),
+            ptr::from_ref(word),
             operation as libc::c_long,
             i32::MAX as libc::c_long,
         );
