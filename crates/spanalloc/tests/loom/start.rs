@@ -137,12 +137,12 @@ fn two_threads_begin() {
     Model::end();
 }
 
-// Exhaustive.
+// Exhaustive: 261 interleavings.
 #[test]
 fn two_threads_begin_with_calls_from_within() {
     let mut builder = Builder::new();
     builder.max_branches = 100_000;
-    explored("start", check_with(&builder, two_threads_begin), 20);
+    explored("start", check_with(&builder, two_threads_begin), 200);
     let (none, some) = CALLS.get();
     assert!(none > 0 && some > 0);
 }
