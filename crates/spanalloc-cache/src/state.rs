@@ -132,8 +132,8 @@ impl<B: Bin> CacheState<B> {
     }
 
     /// A place to note what this thread is doing, for whoever has to keep signal handlers or forks
-    /// out of it, and who would [seize](crate::seize) it. The cache itself writes it in
-    /// [`alone`](Self::alone) only; it is 0 in a new state.
+    /// out of it, and who would seize it. The cache itself writes it in
+    /// `alone` only; it is 0 in a new state.
     #[inline(always)]
     pub fn inside(&self) -> &AtomicU8 {
         &self.inside

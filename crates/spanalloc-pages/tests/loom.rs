@@ -7,6 +7,7 @@
 //! the next thread before the last one is done with it.
 #![cfg(loom)]
 #![allow(
+    clippy::arc_with_non_send_sync,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

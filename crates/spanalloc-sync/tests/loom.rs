@@ -10,6 +10,7 @@
 //! to each other for ever, and loom does not end such a path. More waiters than one sleep.
 #![cfg(loom)]
 #![allow(
+    clippy::arc_with_non_send_sync,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,

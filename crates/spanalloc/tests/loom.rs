@@ -19,22 +19,27 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Plain};
 
-use loom::thread;
 use spanalloc_sync::atomic::{AtomicU8, Ordering};
 use spanalloc_sync::cell::UnsafeCell;
 use spanalloc_testkit::models::{Fault, check, check_bounded, explored, with_fault};
 
 #[path = "../src/checked/gate.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the models do not need all of it")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "the models do not need all of it")]
 mod gate;
 
 #[path = "loom/start.rs"]
 mod start;
 #[path = "../src/thread.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the models do not need all of it")]
-mod thread_slot;
+mod thread;
 
-use gate::{Gate, OUTSIDE, SLOW};
+use gate::Gate;
+use thread::{OUTSIDE, SLOW};
+
+/// Where the file of the slot looks for the system.
+mod checked {
+    pub(crate) use super::system;
+}
 
 /// The allocator that the file of the slot is about: as the facade's, over pages that are numbers.
 mod program {
@@ -56,11 +61,13 @@ mod program {
     }
 
     impl<P: Policy> Stages<P> {
-        pub const NEW: Self = Self {
-            unset: CacheState::empty(),
-            starting: CacheState::empty(),
-            ended: CacheState::empty(),
-        };
+        pub const fn new() -> Self {
+            Self {
+                unset: CacheState::empty(),
+                starting: CacheState::empty(),
+                ended: CacheState::empty(),
+            }
+        }
     }
 
     pub trait Program: 'static {
@@ -112,6 +119,11 @@ mod system {
 
     pub fn yield_now() {
         loom::thread::yield_now();
+    }
+
+    /// What the system calls a thread: none of them ever sleeps.
+    pub fn thread() -> u32 {
+        0
     }
 
     /// Sleeps for no longer than it takes another thread to do something: the real one may return at
@@ -224,7 +236,7 @@ fn fork_against(user: impl FnOnce(&World) + 'static) {
     let world = World::new();
     let other = {
         let world = Arc::clone(&world);
-        thread::spawn(move || user(&world))
+        loom::thread::spawn(move || user(&world))
     };
     world.fork();
     other.join().unwrap();
@@ -286,7 +298,7 @@ fn fork_against_two_visits() {
     let world = World::new();
     let others = [0, 1].map(|thread| {
         let world = Arc::clone(&world);
-        thread::spawn(move || {
+        loom::thread::spawn(move || {
             let guard = world.gate.enter(&world.inside[thread]);
             if guard.is_some() && thread == 0 {
                 world.change();

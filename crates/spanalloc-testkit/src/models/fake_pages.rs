@@ -85,7 +85,7 @@ unsafe impl Pages for FakePages {
     }
 
     unsafe fn set_span(&self, address: usize, _pages: usize, _span: *mut ()) {
-        assert!(address.is_multiple_of(PAGE_BYTES));
+        assert!(address % PAGE_BYTES == 0);
     }
 
     fn span_of(&self, _address: usize) -> *mut () {

@@ -15,14 +15,14 @@ use spanalloc_testkit::models::{Builder, FakePages, Futex, check_with, explored}
 
 use crate::program::{CacheOf, Central, Program, Stages, State};
 use crate::slot;
-use crate::thread_slot as thread;
+use crate::thread;
 
 /// The allocator of a model.
 #[derive(Debug)]
 struct Model;
 
 static IMAGE: Central = Central::new(FakePages);
-static STAGES: Stages<Fast> = Stages::NEW;
+static STAGES: Stages<Fast> = Stages::new();
 
 std::thread_local! {
     // All threads of a model run on the thread of its test.
