@@ -111,8 +111,7 @@ impl SpanRef {
     /// The caller is the holder.
     pub unsafe fn look_for_marks(self) {
         self.clear_marked();
-        // SeqCst as in `clear_marked`, whose fence alone would do: models know it of loads only.
-        if self.remote_words().iter().any(|word| word.load(Ordering::SeqCst) != 0) {
+        if self.remote_words().iter().any(|word| word.load(Ordering::Relaxed) != 0) {
             self.say_marked();
         }
     }

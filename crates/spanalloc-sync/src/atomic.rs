@@ -138,15 +138,16 @@ mod modelled {
 
         /// Reads the value.
         ///
-        /// Loom takes `SeqCst` for `AcqRel`. What is missing: of two threads that write with `SeqCst` and
-        /// then read so what the other one writes, one sees the other. So such a load reads the latest
-        /// value here, as an exchange does.
+        /// Loom takes `SeqCst` for `AcqRel`. A fence before each such load stands for what is missing:
+        /// of two threads that write with `SeqCst` and then read so what the other one writes, one
+        /// sees the other. It also orders what was written before with a weaker ordering, which the
+        /// real load does not.
         pub fn load(&self, order: Ordering) -> V {
             if panicking() {
                 return self.first;
             }
             if order == Ordering::SeqCst {
-                return self.decode(self.object.word().fetch_add(0, Ordering::Acquire));
+                super::fence(Ordering::SeqCst);
             }
             self.decode(self.object.word().load(order))
         }
