@@ -91,7 +91,12 @@ impl SpanRef {
     #[inline(always)]
     fn say_marked_again(self) {
         // SeqCst, here and where the mark is made, pairs with the fence in `clear_marked`.
-        let order = fault::ordering(Fault::FlagRelaxed, Ordering::SeqCst);
+        // In a model a fence stands for it, which would also make up for the acquire of an announcement.
+        let order = if fault::seeded(Fault::AnnounceDropsAcquire) {
+            Ordering::Relaxed
+        } else {
+            fault::ordering(Fault::FlagRelaxed, Ordering::SeqCst)
+        };
         if !self.head().marked.load(order) {
             self.head().marked.store(true, Ordering::Relaxed);
         }
