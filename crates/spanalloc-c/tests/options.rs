@@ -104,12 +104,12 @@ fn a_wrong_option_gets_one_line_and_is_ignored() {
         (
             "SPANALLOC_SOFT_LIMIT",
             "2GB",
-            "SPANALLOC_SOFT_LIMIT=2GB is not a size, such as 500000, 64k or 2GiB",
+            "SPANALLOC_SOFT_LIMIT=2GB is not a size, such as 500000, 64k or 2GiB, or cgroup, or cgroup:75%",
         ),
         (
             "SPANALLOC_HARD_LIMIT",
             "0",
-            "SPANALLOC_HARD_LIMIT=0 is not a size, such as 500000, 64k or 2GiB",
+            "SPANALLOC_HARD_LIMIT=0 is not a size, such as 500000, 64k or 2GiB, or cgroup, or cgroup:75%",
         ),
         ("SPANALLOC_CHEK", "1", "SPANALLOC_CHEK is not an option"),
     ] {
