@@ -148,6 +148,8 @@ fn an_object_of_512_kilobytes_that_moves_can_grow_there() {
     }
 }
 
+// There are not so many with 32 bits.
+#[cfg(target_pointer_width = "64")]
 #[test]
 fn more_pages_than_a_span_can_say_are_refused() {
     let lists = lists();
