@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn neighbours_and_heaps_have_canaries_that_tell_nothing_of_each_other() {
         let secrets = [0x0123_4567_89ab_cdef_u64, 0x0123_4567_89ab_cdee];
-        let addresses = (0..1000).map(|slot| 0x7f12_0000_usize + 16 * slot);
+        let addresses = (0..1000).map(|slot| 0x7f12_3456_0000_u64 as usize + 16 * slot);
         let all = addresses.flat_map(|at| secrets.map(|secret| mixed(secret, at)));
         let all = Vec::from_iter(all);
         assert_eq!(BTreeSet::from_iter(all.iter()).len(), 2000);
