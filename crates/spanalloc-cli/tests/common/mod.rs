@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of this")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
@@ -33,7 +33,13 @@ pub fn text(bytes: &[u8]) -> String {
 /// Runs the child with this input to its end, or kills it at the limit.
 pub fn ended(command: &mut Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = loop {
+        match command.spawn() {
+            // A child of another test, about to run, still has a copy open that this one just wrote.
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+            child => break child.unwrap(),
+        }
+    };
     // A child that reads nothing may be gone already.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let id = child.id().try_into().unwrap();
