@@ -1,5 +1,6 @@
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::thread;
 use std::time::Duration;
 
 use spanalloc_os::{OsError, OsSource, Report, Request};
@@ -34,7 +35,15 @@ impl<O: OsSource> Returning<O> {
     }
 
     fn list(&self) -> MutexGuard<'_, Vec<(NonNull<u8>, usize)>> {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        // Waiting is done here and not in the standard library, which is compiled without the race detector:
+        // what that does not see of a lock it reports as a race.
+        loop {
+            match self.reserved.try_lock() {
+                Ok(list) => return list,
+                Err(TryLockError::Poisoned(list)) => return list.into_inner(),
+                Err(TryLockError::WouldBlock) => thread::yield_now(),
+            }
+        }
     }
 }
 
