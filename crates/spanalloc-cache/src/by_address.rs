@@ -59,9 +59,10 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     /// Frees the slot at `address` into a span of this thread.
     ///
     /// # Safety
-    /// This thread owns the span, and nobody uses the object.
+    /// This thread owns the span, which is of this class and of which no slot may be marked; nobody uses the
+    /// object.
     #[inline(always)]
-    pub(crate) unsafe fn put(self, span: SpanRef, address: usize) -> Freed {
+    unsafe fn put(self, span: SpanRef, class: u8, address: usize) -> Freed {
         let Some(slot) = span.slot_or_tail_at(address) else {
             return Freed::Not;
         };
@@ -73,7 +74,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             if !P::SHUFFLES
                 && self
                     .state
-                    .bin(span.class())
+                    .bin(class)
                     .keep(ptr::with_exposed_provenance_mut(address), span.slot(slot))
             {
                 return Freed::Done;
@@ -92,9 +93,10 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     /// nobody uses it any more. Any other address is harmless.
     #[inline(always)]
     pub unsafe fn try_free_unsized(self, object: *mut u8) -> Freed {
-        match self.own_span(object.addr()) {
-            // SAFETY: this thread owns the span; nobody uses the object (contract).
-            Some(span) => unsafe { self.put(span, object.addr()) },
+        let Some(span) = self.own_span(object.addr()) else { return Freed::Not };
+        match span.unmarked_class() {
+            // SAFETY: this thread owns the span, of which that is the class; nobody uses the object (contract).
+            Some(class) => unsafe { self.put(span, class, object.addr()) },
             None => Freed::Not,
         }
     }
@@ -106,8 +108,10 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
     #[inline(always)]
     pub unsafe fn try_free_as(self, object: *mut u8, class: u8) -> Freed {
         match self.own_span(object.addr()) {
-            // SAFETY: this thread owns the span; nobody uses the object (contract).
-            Some(span) if span.class() == class => unsafe { self.put(span, object.addr()) },
+            // SAFETY: this thread owns the span, of which that is the class; nobody uses the object (contract).
+            Some(span) if span.is_unmarked(class) => unsafe {
+                self.put(span, class, object.addr())
+            },
             _ => Freed::Not,
         }
     }

@@ -1,7 +1,7 @@
 //! The descriptor of a span: a run of pages cut into slots of one size.
 //!
 //! ```text
-//!  +0    base, owner, reciprocal, slots, left, class, remote_at, marked
+//!  +0    base, owner, reciprocal, class, marked, slots, left, remote_at
 //!  +32   free[words]             one bit a slot: set while the slot lies free in the span
 //!  ----  next cache line: written by other threads --------------------------------------
 //!  +r-48 bytes, pages, link, next, prev, balance, fresh, notify, words, place, zeroed, stranded
@@ -77,17 +77,20 @@ pub struct Span {
     pub(crate) base: AtomicUsize,
     ownership: Ownership<Span>,
     /// See [`reciprocal`]; 0 for a large object.
-    pub(crate) reciprocal: AtomicU64,
+    pub(crate) reciprocal: AtomicU32,
+    /// The class, and [`MARKED`] if some slot may be marked in the remote words: a free by the holder asks for both
+    /// at once. See `span_remote`.
+    pub(crate) class: AtomicU16,
     pub(crate) slots: AtomicU16,
     /// Used slots less `notify`, as a signed number: at 0 and below frees tell. 1 for a large object
     /// as long as it lives.
     pub(crate) left: AtomicU16,
-    pub(crate) class: AtomicU8,
     /// Where the remote words are, in [`STEP`]s; 0 before the descriptor's first use.
     remote_at: AtomicU8,
-    /// Whether some slot may be marked in the remote words. See `span_remote`.
-    pub(crate) marked: AtomicBool,
 }
+
+/// The bit beside a span's class that says that some slot may be marked.
+pub(crate) const MARKED: u16 = 1 << u8::BITS;
 
 /// The part of a descriptor that other threads write.
 #[repr(C)]
@@ -116,7 +119,7 @@ const LANES: usize = 8;
 
 /// Offset of the free bitmap: behind the last field of [`Span`].
 const FREE_OFFSET: usize =
-    (offset_of!(Span, marked) + size_of::<AtomicBool>()).next_multiple_of(align_of::<AtomicU64>());
+    (offset_of!(Span, remote_at) + size_of::<AtomicU8>()).next_multiple_of(align_of::<AtomicU64>());
 /// What offsets in a descriptor are multiples of.
 const STEP: usize = 8;
 /// Bytes from the shared part to the remote words.
@@ -287,7 +290,19 @@ impl SpanRef {
     /// The size class; [`TINY`] or [`LARGE`] for spans without one.
     #[inline(always)]
     pub fn class(self) -> u8 {
-        self.head().class.load(Ordering::Relaxed)
+        self.head().class.load(Ordering::Relaxed) as u8
+    }
+
+    /// The size class of a span of which no slot [may be marked](Self::may_be_marked).
+    #[inline(always)]
+    pub fn unmarked_class(self) -> Option<u8> {
+        u8::try_from(self.head().class.load(Ordering::Relaxed)).ok()
+    }
+
+    /// Whether the span has this class and no slot [may be marked](Self::may_be_marked).
+    #[inline(always)]
+    pub fn is_unmarked(self, class: u8) -> bool {
+        self.head().class.load(Ordering::Relaxed) == u16::from(class)
     }
 
     /// Words of the free bitmap for which the descriptor has room.
@@ -370,8 +385,7 @@ impl SpanRef {
         head.base.store(run.address, Ordering::Relaxed);
         head.slots.store(slots as u16, Ordering::Relaxed);
         head.left.store(0, Ordering::Relaxed);
-        head.marked.store(false, Ordering::Relaxed);
-        head.class.store(class, Ordering::Relaxed);
+        head.class.store(class.into(), Ordering::Relaxed);
         self.shared().notify.store(0, Ordering::Relaxed);
         self.shared().words.store(words as u8, Ordering::Relaxed);
         self.shared().zeroed.store(run.zeroed, Ordering::Relaxed);

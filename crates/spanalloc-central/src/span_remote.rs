@@ -1,8 +1,8 @@
 //! What other threads do to a span, how its holder takes it in, and the counts of tiny slots.
 //!
-//! The holder of a span that is not tiny looks at the flag `marked` before it reads a remote word:
+//! The holder of a span that is not tiny looks at the flag [`MARKED`] before it reads a remote word:
 //!
-//! | `marked` | remote words                                              | leaves it by            |
+//! | `MARKED` | remote words                                              | leaves it by            |
 //! |----------|-----------------------------------------------------------|-------------------------|
 //! | false    | hold no mark of a free that has returned                  | mark -> true            |
 //! | true     | may hold marks                                            | begin of a fold -> false |
@@ -15,7 +15,7 @@ use spanalloc_sync::atomic::{Ordering, fence};
 use spanalloc_sync::fault::{self, Fault};
 
 use crate::remote::Marked;
-use crate::span::{SpanRef, TINY};
+use crate::span::{MARKED, SpanRef, TINY};
 use crate::span_slots::Put;
 
 impl SpanRef {
@@ -77,14 +77,14 @@ impl SpanRef {
     /// Whether some slot may be marked.
     #[inline(always)]
     pub fn may_be_marked(self) -> bool {
-        self.head().marked.load(Ordering::Relaxed)
+        self.head().class.load(Ordering::Relaxed) & MARKED != 0
     }
 
     #[inline(always)]
     fn say_marked(self) {
         // Relaxed: `say_marked_again` looks once more when the mark is made.
         if !self.may_be_marked() {
-            self.head().marked.store(true, Ordering::Relaxed);
+            self.head().class.fetch_or(MARKED, Ordering::Relaxed);
         }
     }
 
@@ -97,14 +97,14 @@ impl SpanRef {
         } else {
             fault::ordering(Fault::FlagRelaxed, Ordering::SeqCst)
         };
-        if !self.head().marked.load(order) {
-            self.head().marked.store(true, Ordering::Relaxed);
+        if self.head().class.load(order) & MARKED == 0 {
+            self.head().class.fetch_or(MARKED, Ordering::Relaxed);
         }
     }
 
     /// Clears the flag, before the remote words are looked at.
     fn clear_marked(self) {
-        self.head().marked.store(false, Ordering::Relaxed);
+        self.head().class.fetch_and(!MARKED, Ordering::Relaxed);
         // SeqCst pairs with the exchange of a remote word in `mark` and the load in `say_marked_again`:
         // either the look at the word finds the mark, or the freer finds the flag cleared.
         fence(Ordering::SeqCst);

@@ -8,22 +8,23 @@ use spanalloc_sync::atomic::Ordering;
 
 use crate::span::{LARGE, Place, SpanRef};
 
-/// `2^64 / bytes`, rounded up: the factor by which an offset in a span is divided by the `bytes` of a
+/// `2^32 / bytes`, rounded up: the factor by which an offset in a span is divided by the `bytes` of a
 /// slot. The high half of the product is the index of the slot that the offset lies in, the low
 /// half is less than the factor at the first byte of a slot, and there alone.
 ///
-/// Let `e = reciprocal * bytes - 2^64`; rounding up makes it `0 <= e < bytes`. The product of
-/// `offset = q * bytes + r` and the reciprocal is `q * 2^64 + q * e + r * reciprocal`. The last
-/// two terms stay below `2^64` if `(q + 1) * e <= reciprocal`, for `r` is less than `bytes`;
-/// and then `q * e` is less than the reciprocal. With slots of less than 4 GB, of which a span has
-/// at most `MAX_SLOTS`, that is so by far: both `q` and `e` would have to be beyond any span.
-/// Of 0 bytes it is 0, and no offset is the start of a slot.
+/// Let `e = reciprocal * bytes - 2^32`; rounding up makes it `0 <= e < bytes`. The product of
+/// `offset = q * bytes + r` and the reciprocal is `q * 2^32 + q * e + r * reciprocal`. The last
+/// two terms stay below `2^32` if `(q + 1) * e <= reciprocal`, for `r` is less than `bytes`;
+/// and then `q * e` is less than the reciprocal. In a span of so many slots `q` is at most `slots`, in the tail.
+/// Where that is not so, which is for no class of the project's tables, it is 0: the span is to be divided.
 #[inline]
-pub(crate) const fn reciprocal(bytes: u32) -> u64 {
-    match u64::MAX.checked_div(bytes as u64) {
-        Some(quotient) => quotient + 1,
-        None => 0,
+pub(crate) const fn reciprocal(bytes: u32, slots: usize) -> u32 {
+    if bytes < 2 {
+        return 0;
     }
+    let factor = u32::MAX / bytes + 1;
+    let error = factor.wrapping_mul(bytes);
+    if (slots as u64 + 1) * error as u64 <= factor as u64 { factor } else { 0 }
 }
 
 /// What [`SpanRef::take`] found.
@@ -62,6 +63,12 @@ pub(crate) const fn ones_below(end: usize, word: usize) -> u64 {
     }
 }
 
+/// The product of an offset in a span and its reciprocal, or of any offset and 0.
+#[inline(always)]
+const fn product(offset: usize, reciprocal: u32) -> u64 {
+    (offset as u64).wrapping_mul(reciprocal as u64)
+}
+
 impl SpanRef {
     /// Bits of the free bitmap that are in use.
     #[inline]
@@ -79,7 +86,7 @@ impl SpanRef {
     /// owns the run, which has room for that many slots of the class and no more.
     pub unsafe fn cut(self, words: usize, class: u8, facts: &Class, slots: usize, run: Run) {
         self.begin(words, class, slots, run);
-        self.head().reciprocal.store(reciprocal(facts.bytes), Ordering::Relaxed);
+        self.head().reciprocal.store(reciprocal(facts.bytes, slots), Ordering::Relaxed);
         let shared = self.shared();
         shared.bytes.store(facts.bytes, Ordering::Relaxed);
         shared.pages.store(run.pages as u32, Ordering::Relaxed);
@@ -91,30 +98,50 @@ impl SpanRef {
         self.set_place(Place::Current);
     }
 
-    /// The slot that `address` lies in. The address is inside the span.
+    /// The slot that `address` lies in. The address is inside the span, which is not a large object.
     #[inline(always)]
     pub fn slot_of(self, address: usize) -> usize {
-        let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
-        ((self.offset_of(address) as u128 * u128::from(reciprocal)) >> 64) as usize
+        let offset = self.offset_of(address);
+        match self.head().reciprocal.load(Ordering::Relaxed) {
+            0 => offset / self.bytes(),
+            reciprocal => (product(offset, reciprocal) >> 32) as usize,
+        }
     }
 
-    /// The slot that starts at `address`, which lies in the span; None if none does, and always for
-    /// a large object.
+    /// The slot that starts at `address`; None if none does, and always for a large object.
     #[inline(always)]
     pub fn slot_at(self, address: usize) -> Option<usize> {
         let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
-        let product = self.offset_of(address) as u128 * u128::from(reciprocal);
-        let slot = (product >> 64) as usize;
-        ((product as u64) < reciprocal && slot < self.slots()).then_some(slot)
+        if reciprocal == 0 {
+            return self.slot_at_slow(address);
+        }
+        let offset = self.offset_of(address);
+        if offset as u64 > u32::MAX.into() {
+            return None;
+        }
+        let product = product(offset, reciprocal);
+        let slot = (product >> 32) as usize;
+        ((product as u32) < reciprocal && slot < self.slots()).then_some(slot)
     }
 
-    /// As [`slot_at`](Self::slot_at), but it may be the number of slots: that of a tail, whose bit says
-    /// that it is not live.
+    #[cold]
+    #[inline(never)]
+    fn slot_at_slow(self, address: usize) -> Option<usize> {
+        if self.class() == LARGE {
+            return None;
+        }
+        let (offset, bytes) = (self.offset_of(address), self.bytes());
+        (offset % bytes == 0 && offset / bytes < self.slots()).then(|| offset / bytes)
+    }
+
+    /// As [`slot_at`](Self::slot_at), but of an address that lies in the span. It may be the number of slots, that of
+    /// a tail, whose bit says that it is not live; and None although a slot starts there if to say so takes a
+    /// division.
     #[inline(always)]
     pub fn slot_or_tail_at(self, address: usize) -> Option<usize> {
         let reciprocal = self.head().reciprocal.load(Ordering::Relaxed);
-        let product = self.offset_of(address) as u128 * u128::from(reciprocal);
-        ((product as u64) < reciprocal).then_some((product >> 64) as usize)
+        let product = product(self.offset_of(address), reciprocal);
+        ((product as u32) < reciprocal).then_some((product >> 32) as usize)
     }
 
     /// Bytes from the start of the span to `address`, which is inside it.

@@ -87,16 +87,17 @@ impl SpanRef {
     }
 
     /// Makes the slot free, and calls `first` before that; false, and nothing is done, if it is free already,
-    /// or another thread may have freed it, or it is the tail. It still counts as used.
+    /// or it is the tail. It still counts as used.
     ///
     /// # Safety
-    /// The caller is the holder, the span is not tiny, and nobody uses the slot.
+    /// The caller is the holder, the span is not tiny, nobody uses the slot, and no other thread
+    /// [may have freed it](Self::may_be_marked).
     #[inline(always)]
     pub unsafe fn set_free(self, slot: usize, first: impl FnOnce()) -> bool {
         let word = self.free_word(slot / 64);
         let live = word.load(Ordering::Relaxed);
         let free = live | 1 << (slot % 64);
-        if free == live || self.may_be_marked() {
+        if free == live {
             return false;
         }
         first();

@@ -51,7 +51,7 @@ fn no_part_of_a_descriptor_lies_in_another() {
         // SAFETY: the descriptor has this many words, and the pages are never touched.
         unsafe { span.cut(words, class, &facts(16, 1), words * 64, run) };
         span.set_notify(0xabcd);
-        span.head().marked.store(true, Ordering::Relaxed);
+        span.head().class.fetch_or(MARKED, Ordering::Relaxed);
         span.shared().link.store(ptr::without_provenance_mut(0x1000), Ordering::Relaxed);
         span.stranded().leave();
         for (index, word) in span.remote_words().iter().enumerate() {
