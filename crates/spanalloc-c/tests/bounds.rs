@@ -58,9 +58,9 @@ fn come_and_go(most: usize, number: usize) {
     }
 }
 
-/// Waits until something is so, or for a minute.
+/// Waits until something is so, or for two minutes: memory goes back at the cost of a percent of a processor.
 fn wait_until(is_so: impl Fn() -> bool) {
-    for _ in 0..6000 {
+    for _ in 0..12_000 {
         if is_so() {
             return;
         }

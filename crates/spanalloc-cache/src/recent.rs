@@ -24,8 +24,8 @@ mod tests;
 const SMALLEST_PAGES: usize = (32 << 10) / PAGE_BYTES + 1;
 /// The largest object that is kept: 1.25 MB.
 pub(crate) const LARGEST_PAGES: usize = (1280 << 10) / PAGE_BYTES;
-/// What may be kept in any case: 2 MB of memory,
-const LEAST_PAGES: usize = (2 << 20) / PAGE_BYTES;
+/// What may be kept in any case: 6 MB of memory,
+const LEAST_PAGES: usize = (6 << 20) / PAGE_BYTES;
 /// and this part of the thread's live large objects; but never more than [`Cache::most_recent`].
 const PART: usize = 2;
 /// So much address space may be kept in any case (16 MB),
