@@ -17,8 +17,8 @@ const MOST_PARKED_BYTES: usize = 2 << 20;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// Leaves the cache as it is for the next thread that opens one, if it has little memory; else
-    /// [closes](Self::close) it. So threads that come and go one after another take over each other's
-    /// spans, and take next to no lock.
+    /// it gives everything back first, and only its bins stay in memory, if few are left so. Threads that come and
+    /// go one after another take over each other's spans, and take next to no lock.
     ///
     /// What others free into its spans meanwhile waits in its queue, as with a thread that sleeps.
     ///
@@ -42,7 +42,13 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             let parked = all() <= MOST_PARKED_BYTES
                 && self.central.park(&state.owner, all() - self.live_bytes());
             if !parked {
-                self.close();
+                self.give_up();
+                // As one that owns nothing.
+                state.owner.queue.open();
+                if !self.central.park(&state.owner, 0) {
+                    self.close_queue();
+                    self.retire_state();
+                }
             }
         }
     }
@@ -78,16 +84,19 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// The cache was opened with [`Cache::open`], and the state is not used any more through this
     /// or any copy of it.
     pub unsafe fn close(self) {
+        self.give_up();
+        // SAFETY: nobody uses the cache (contract), and it gave up all it had.
+        unsafe { self.retire_state() };
+    }
+
+    /// Empties the magazines, hands every span over, and closes the queue.
+    fn give_up(self) {
         self.close_open_slot();
         self.flush_recent();
         for (class, _) in self.state.used_bins() {
             P::Bin::flush(self, class);
         }
-        // From here on other threads find the queue closed, and bring late frees to the lists.
-        for span in self.state.owner.queue.close() {
-            // SAFETY: only spans are queued.
-            self.take_in(unsafe { SpanRef::from_descriptor(span) });
-        }
+        self.close_queue();
         for (_, bin) in self.state.used_bins() {
             let spans = bin.spans();
             let current = spans.current();
@@ -105,12 +114,26 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         self.trim_all();
         self.state.reset();
-        self.empty_bins();
-        // SAFETY: this thread is the only user of its stash, and its owner owns nothing now.
-        unsafe {
-            self.central.flush(&self.state.stash);
-            self.central.unregister(&self.state.owner);
+        // SAFETY: this thread is the only user of its stash.
+        unsafe { self.central.flush(&self.state.stash) };
+    }
+
+    /// From here on other threads find the queue closed, and bring late frees to the lists.
+    fn close_queue(self) {
+        for span in self.state.owner.queue.close() {
+            // SAFETY: only spans are queued.
+            self.take_in(unsafe { SpanRef::from_descriptor(span) });
         }
+    }
+
+    /// Gives the memory of the bins back, and keeps the state for the next thread.
+    ///
+    /// # Safety
+    /// The queue is closed, the cache owns nothing, and it is not used any more.
+    unsafe fn retire_state(self) {
+        self.empty_bins();
+        // SAFETY: the caller's promise.
+        unsafe { self.central.unregister(&self.state.owner) };
     }
 
     fn hand_over(self, span: SpanRef) {
@@ -217,14 +240,15 @@ mod tests {
     }
 
     #[test]
-    fn a_large_cache_is_closed() {
+    fn a_large_cache_hands_its_spans_over() {
         let lists = Lists::new(PageHeap::new(Mmap::new()));
         let cache = Cache::<_, Fast>::open(&lists).unwrap();
         let many = make(cache, MOST_PARKED_BYTES / 1000);
         // SAFETY: the cache is not used any more.
         unsafe { cache.park() };
-        assert!(lists.take_parked().is_none());
         let next = Cache::<_, Fast>::open(&lists).unwrap();
+        assert!(ptr::eq(next.state(), cache.state()) && next.state().used_bins().next().is_none());
+        assert_eq!(next.snapshot().live_objects(), many.len());
         free(next, many);
         // What is free already is no reason to.
         // SAFETY: the cache is not used any more.
