@@ -20,7 +20,7 @@ use common::calls::{free, malloc, malloc_trim};
 use common::job::{job, say};
 use common::limited::passes;
 
-const THREADS: usize = 400;
+const THREADS: usize = if cfg!(debug_assertions) { 200 } else { 400 };
 /// Threads that have their memory at the same time.
 const AT_ONCE: usize = 20;
 const MB: usize = 1 << 20;

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn there_are_only_so_many() {
         let depot = Depot::new();
-        assert_eq!((0..100).filter(|_| depot.deepen()).count(), MOST.into());
+        assert_eq!((0..100).filter(|_| depot.deepen()).count(), usize::from(MOST));
         assert_eq!(depot.room(), usize::from(MOST) * MAGAZINE);
         depot.end(&Lists::new(PageHeap::new(Mmap::new())));
         assert_eq!(depot.room(), 0);

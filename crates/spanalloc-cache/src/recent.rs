@@ -24,8 +24,11 @@ mod tests;
 const SMALLEST_PAGES: usize = (32 << 10) / PAGE_BYTES + 1;
 /// The largest object that is kept: 1.25 MB.
 pub(crate) const LARGEST_PAGES: usize = (1280 << 10) / PAGE_BYTES;
-/// What may be kept in any case: 6 MB of memory,
-const LEAST_PAGES: usize = (6 << 20) / PAGE_BYTES;
+/// What may be kept in any case: 2 MB of memory,
+const LEAST_PAGES: usize = (2 << 20) / PAGE_BYTES;
+/// 128 KB more each time that the heap was asked for pages when some had been given back, 4 MB at most,
+const MORE_PAGES: usize = (128 << 10) / PAGE_BYTES;
+const MOST_MORE: usize = (4 << 20) / PAGE_BYTES;
 /// and this part of the thread's live large objects; but never more than [`Cache::most_recent`].
 const PART: usize = 2;
 /// So much address space may be kept in any case (16 MB),
@@ -94,6 +97,10 @@ pub(crate) struct Recent {
     unknown: AtomicUsize,
     /// Pages of the objects that this thread allocated less those it freed, never below 0.
     live: AtomicUsize,
+    /// How many spans were given back of which another one was not missed yet.
+    given: AtomicUsize,
+    /// How many pages more may be kept, because some were missed.
+    more: AtomicUsize,
     /// How many spans were kept so far.
     time: AtomicU32,
     of_size: [OfSize; SIZES],
@@ -111,6 +118,8 @@ impl Recent {
             weight: AtomicUsize::new(0),
             unknown: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
+            given: AtomicUsize::new(0),
+            more: AtomicUsize::new(0),
             time: AtomicU32::new(0),
             of_size: [const { OfSize { list: SpanList::new(), last: AtomicPtr::new(ptr::null_mut()) } };
                 SIZES],
@@ -223,8 +232,20 @@ impl Recent {
 
     /// Whether more memory is kept than should be, of which more than `most` pages are too many in any case.
     fn is_heavy(&self, most: usize) -> bool {
-        let wanted = LEAST_PAGES + self.live.load(Ordering::Relaxed) / PART;
+        let wanted = LEAST_PAGES
+            + self.more.load(Ordering::Relaxed)
+            + self.live.load(Ordering::Relaxed) / PART;
         self.weight.load(Ordering::Relaxed) > wanted.min(most)
+    }
+
+    /// Notes that the heap is asked for an object of a size that is kept.
+    fn note_miss(&self) {
+        let given = self.given.load(Ordering::Relaxed);
+        if given > 0 {
+            self.given.store(given - 1, Ordering::Relaxed);
+            let more = self.more.load(Ordering::Relaxed) + MORE_PAGES;
+            self.more.store(more.min(MOST_MORE), Ordering::Relaxed);
+        }
     }
 
     /// Whether more address space is kept than should be.
@@ -279,9 +300,10 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         if pages > LARGEST_PAGES {
             return None;
         }
-        let span = self.state.recent.take(Self::rounded_pages(pages), Self::most_kept(pages))?;
-        span.begin_large();
-        Some(span)
+        let recent = &self.state.recent;
+        let span = recent.take(Self::rounded_pages(pages), Self::most_kept(pages));
+        span.map_or_else(|| recent.note_miss(), SpanRef::begin_large);
+        span
     }
 
     /// Notes that a large object was allocated.
@@ -323,6 +345,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         while recent.is_heavy(most) || recent.is_wide() {
             let Some(span) = recent.oldest() else { return };
+            add(&recent.given, 1);
             self.give_back(span);
         }
     }
@@ -337,6 +360,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// Gives every span that is kept back.
     pub(crate) fn flush_recent(self) {
         let recent = &self.state.recent;
+        recent.given.store(0, Ordering::Relaxed);
+        recent.more.store(0, Ordering::Relaxed);
         for size in recent.sizes(u64::MAX) {
             while let Some(span) = recent.of(size).list.first() {
                 self.give_back(span);

@@ -32,8 +32,6 @@ const MB: usize = 1 << 20;
 
 /// The most bytes that the scenario moves at once.
 const LARGEST_MOVE: usize = 5 * MB;
-/// What a cache may keep: of large objects so little that it asks how much memory they take.
-const THREAD_CACHE: usize = 8 * MB;
 
 /// How many calls fail, from the one that fails first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +131,6 @@ fn with_fault<P: Policy>(huge: HugePages, fault: Fault) -> Outcome {
     let heap = Heap::new(Faulty::new(Counted::new(unsafe { Returning::new(Mmap::new()) })));
     heap.set_huge_pages(huge);
     let (os, central) = (heap.os(), Lists::<Go67, _>::new(&heap));
-    central.set_thread_cache(THREAD_CACHE);
     let subject = Caches::<Go67, _, P>::new(&heap, &central, 3, true);
     let mut replay = Replay::with_budget(subject, 200 << 20);
     fault.plan(os);

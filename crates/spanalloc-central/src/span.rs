@@ -385,7 +385,8 @@ impl SpanRef {
         head.base.store(run.address, Ordering::Relaxed);
         head.slots.store(slots as u16, Ordering::Relaxed);
         head.left.store(0, Ordering::Relaxed);
-        head.class.store(class.into(), Ordering::Relaxed);
+        // No store: a thread that is late to say that a slot of the last span is marked does so before or after.
+        head.class.swap(class.into(), Ordering::Relaxed);
         self.shared().notify.store(0, Ordering::Relaxed);
         self.shared().words.store(words as u8, Ordering::Relaxed);
         self.shared().zeroed.store(run.zeroed, Ordering::Relaxed);

@@ -103,7 +103,7 @@ impl SpanRef {
     pub fn slot_of(self, address: usize) -> usize {
         let offset = self.offset_of(address);
         match self.head().reciprocal.load(Ordering::Relaxed) {
-            0 => offset / self.bytes(),
+            0 => offset.checked_div(self.bytes()).unwrap_or(0),
             reciprocal => (product(offset, reciprocal) >> 32) as usize,
         }
     }
@@ -131,7 +131,8 @@ impl SpanRef {
             return None;
         }
         let (offset, bytes) = (self.offset_of(address), self.bytes());
-        (offset % bytes == 0 && offset / bytes < self.slots()).then(|| offset / bytes)
+        let slot = offset.checked_div(bytes)?;
+        (slot * bytes == offset && slot < self.slots()).then_some(slot)
     }
 
     /// As [`slot_at`](Self::slot_at), but of an address that lies in the span. It may be the number of slots, that of
