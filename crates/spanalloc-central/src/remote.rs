@@ -51,7 +51,7 @@ impl Balance {
         // Release pairs with the Acquire exchange in `fold`: the freer's last use of the object
         // comes before the slot is handed out again. Acquire pairs with the Release of such an
         // exchange before: what the folder did before it is seen after a mark that it did not find.
-        // SeqCst for the flag `marked` of the span: it pairs with the fence in `clear_marked`.
+        // SeqCst for the flag `MARKED` of the span: it pairs with the fence in `clear_marked`.
         let order = fault::ordering(Fault::MarkRelaxed, Ordering::SeqCst);
         if word.fetch_or(mask, order) & mask != 0 {
             return Marked::Twice;

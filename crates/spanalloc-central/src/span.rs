@@ -1,7 +1,7 @@
 //! The descriptor of a span: a run of pages cut into slots of one size.
 //!
 //! ```text
-//!  +0    base, owner, reciprocal, class, marked, slots, left, remote_at
+//!  +0    base, owner, reciprocal, class and mark, slots, left, remote_at
 //!  +32   free[words]             one bit a slot: set while the slot lies free in the span
 //!  ----  next cache line: written by other threads --------------------------------------
 //!  +r-48 bytes, pages, link, next, prev, balance, fresh, notify, words, place, zeroed, stranded
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! `words` is the capacity of the descriptor, the same for all descriptors of a pool, so that every
-//! field stays where it is when a descriptor is reused. `remote_at` says where r is, and `marked` whether
+//! field stays where it is when a descriptor is reused. `remote_at` says where r is, and a bit beside the class whether
 //! there may be something: so a free by the owner needs one line only. Spans of up to 128 slots have their whole
 //! owner side in one cache line and 128 bytes in all.
 //! Descriptors come from pools and are never unmapped: a stale pointer may always be read.
