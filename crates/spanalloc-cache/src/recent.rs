@@ -157,7 +157,12 @@ impl Recent {
     /// Takes a span out.
     fn remove(&self, span: SpanRef) {
         let pages = usable_pages(span);
-        let size = size_of_run(pages);
+        self.remove_from(size_of_run(pages), span, pages);
+    }
+
+    /// Takes a span of so many usable pages out, which has this size.
+    #[inline]
+    fn remove_from(&self, size: usize, span: SpanRef, pages: usize) {
         let of_size = self.of(size);
         if of_size.last.load(Ordering::Relaxed) == span.as_ptr().as_ptr() {
             let before = of_size.list.before(span);
@@ -184,15 +189,14 @@ impl Recent {
     /// one of them that was kept last.
     fn take(&self, pages: usize, most: usize) -> Option<SpanRef> {
         let (low, high) = (size_of_run(pages), size_of_run(most));
-        let span =
-            self.sizes(u64::MAX >> (SIZES - 1 - high) & u64::MAX << low).find_map(|size| {
-                self.of(size)
-                    .list
-                    .first()
-                    .filter(|span| (pages..=most).contains(&usable_pages(*span)))
-            })?;
-        self.remove(span);
-        Some(span)
+        self.sizes(u64::MAX >> (SIZES - 1 - high) & u64::MAX << low).find_map(|size| {
+            let span = self.of(size).list.first()?;
+            let usable = usable_pages(span);
+            (pages..=most).contains(&usable).then(|| {
+                self.remove_from(size, span, usable);
+                span
+            })
+        })
     }
 
     /// Keeps a span of so many usable pages.
