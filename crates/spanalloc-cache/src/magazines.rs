@@ -313,18 +313,21 @@ impl Keep for Magazines {
         Some(unsafe { self.object(place as usize).read() })
     }
 
-    /// Of large slots a magazine holds so few that it is often empty while the other one is full.
+    /// The loaded magazine is often empty while there is something in the freed one.
     #[inline]
     unsafe fn pop_or_load<P: Policy>(&self, state: &CacheState<Self>) -> Option<*mut u8> {
-        if (1..=LEAST).contains(&self.limit.get()) && self.inlet.next() == self.inlet.low() {
-            // That is more than to take an object.
-            state.alone(|| {
-                if self.state() == OPEN && self.loaded() == 0 && self.freed() > 0 {
-                    self.swap();
-                }
-            });
-        }
         // SAFETY: the caller's promise is passed on.
+        let object = unsafe { self.pop::<P>() };
+        if object.is_some() || self.freed() == 0 {
+            return object;
+        }
+        // That is more than to take an object.
+        state.alone(|| {
+            if self.state() == OPEN && self.loaded() == 0 && self.freed() > 0 {
+                self.swap();
+            }
+        });
+        // SAFETY: as above.
         unsafe { self.pop::<P>() }
     }
 
