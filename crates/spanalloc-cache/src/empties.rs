@@ -294,12 +294,16 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         recut
     }
 
-    /// A new span of `class`, for which the heap gets as much of the empty ones as it may have to give.
+    /// A new span of `class`, for which the heap gets as much of the empty ones as it may have to give, and a large
+    /// object that is kept.
     fn cut(self, class: u8) -> Option<SpanRef> {
         let (state, pages) = (self.state, class_facts::<C::Table>(class).span_pages as usize);
         let (bytes, spare) = (state.empties.bytes(), state.empties.spare_bytes());
-        if bytes > spare && !state.stash.has(pages) {
-            self.trim(spare.max(bytes - WINDOW_BYTES));
+        if !state.stash.has(pages) {
+            if bytes > spare {
+                self.trim(spare.max(bytes - WINDOW_BYTES));
+            }
+            self.give_oldest();
         }
         self.central.cut(class, &state.owner.queue, &state.stash)
     }

@@ -354,6 +354,13 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
     }
 
+    /// Gives back what has been kept longest, for the thread's next spans: its pages are in memory, as a rule.
+    pub(crate) fn give_oldest(self) {
+        if let Some(span) = self.state.recent.oldest() {
+            self.give_back(span);
+        }
+    }
+
     fn give_back(self, span: SpanRef) {
         self.state.recent.remove(span);
         // SAFETY: what is kept has ended, and is given back once; this thread is the only user of its
