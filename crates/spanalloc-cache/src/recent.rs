@@ -103,6 +103,8 @@ pub(crate) struct Recent {
     more: AtomicUsize,
     /// How many spans were kept so far.
     time: AtomicU32,
+    /// How many that were when pages were needed for spans the last time.
+    time_of_cut: AtomicU32,
     of_size: [OfSize; SIZES],
 }
 
@@ -121,6 +123,7 @@ impl Recent {
             given: AtomicUsize::new(0),
             more: AtomicUsize::new(0),
             time: AtomicU32::new(0),
+            time_of_cut: AtomicU32::new(0),
             of_size: [const { OfSize { list: SpanList::new(), last: AtomicPtr::new(ptr::null_mut()) } };
                 SIZES],
         }
@@ -354,10 +357,17 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
     }
 
-    /// Gives back what has been kept longest, for the thread's next spans: its pages are in memory, as a rule.
+    /// Gives back what has been kept longest, for the thread's next spans: its pages are in memory, as a rule. But
+    /// nothing that was used since the thread needed pages for spans the last time.
     pub(crate) fn give_oldest(self) {
-        if let Some(span) = self.state.recent.oldest() {
-            self.give_back(span);
+        let recent = &self.state.recent;
+        let now = recent.time.load(Ordering::Relaxed);
+        let unused = now.wrapping_sub(recent.time_of_cut.load(Ordering::Relaxed));
+        recent.time_of_cut.store(now, Ordering::Relaxed);
+        if let Some(span) = recent.oldest() {
+            if now.wrapping_sub(Note::of(span).time) >= unused {
+                self.give_back(span);
+            }
         }
     }
 
