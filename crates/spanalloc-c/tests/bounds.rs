@@ -20,7 +20,7 @@ use common::calls::{free, malloc, malloc_trim};
 use common::job::{job, say};
 use common::limited::passes;
 
-const THREADS: usize = if cfg!(debug_assertions) { 200 } else { 400 };
+const THREADS: usize = 400;
 /// Threads that have their memory at the same time.
 const AT_ONCE: usize = 20;
 const MB: usize = 1 << 20;
@@ -144,6 +144,10 @@ fn idle_threads_keep_little_after_one_call() {
 }
 
 #[test]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "a library that is not optimised gives too little back in its percent"
+)]
 fn idle_threads_keep_little_beside_the_background_thread() {
     keep_little("waits", "1");
 }
