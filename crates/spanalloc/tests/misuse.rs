@@ -12,34 +12,19 @@
 
 #[path = "common/bugs.rs"]
 mod bugs;
+#[path = "common/objects.rs"]
+mod objects;
 
-use std::alloc::{GlobalAlloc, Layout};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::ptr;
 
-use bugs::{Bug, CHILD, announce};
+use bugs::{Bug, CHILD, announce, free_wrongly, of_a_static};
+use objects::{alloc, free, in_a_thread, realloc};
 use spanalloc::Spanalloc;
 
 #[global_allocator]
 static ALLOCATOR: Spanalloc = Spanalloc;
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 1).unwrap()
-}
-
-fn alloc(size: usize) -> *mut u8 {
-    // SAFETY: the allocator serves every layout.
-    let object = unsafe { ALLOCATOR.alloc(layout(size)) };
-    assert!(!object.is_null());
-    object
-}
-
-/// Frees, rightly or wrongly.
-fn free(object: *mut u8, size: usize) {
-    // SAFETY: none, where a bug is planted.
-    unsafe { ALLOCATOR.dealloc(object, layout(size)) };
-}
 
 /// More objects than two magazines of any class and its depot hold.
 const MANY: usize = 2000;
@@ -64,12 +49,6 @@ fn free_among(others: &[*mut u8], wrong: &[*mut u8], size: usize) {
     }
 }
 
-fn in_a_thread(body: impl FnOnce() + Send + 'static) {
-    std::thread::spawn(body).join().unwrap();
-}
-
-static ON_NO_HEAP: [u64; 64] = [0; 64];
-
 const BUGS: &[Bug] = &[
     ("small_twice", "double free of", " (class 64)", || {
         let object = alloc(64);
@@ -92,12 +71,7 @@ const BUGS: &[Bug] = &[
         }
         free_among_others(&[object], 1024);
     }),
-    ("large_twice", "double free of", "", || {
-        let object = alloc(100_000);
-        announce(object);
-        free(object, 100_000);
-        free(object, 100_000);
-    }),
+    ("large_twice", "double free of", "", || bugs::twice(100_000)),
     ("tiny_twice", "double free of", " (class 6)", || {
         let object = alloc(5);
         announce(object);
@@ -132,19 +106,17 @@ const BUGS: &[Bug] = &[
         free_among_others(&[local.as_mut_ptr()], 64);
     }),
     ("of_a_static", "foreign pointer", "", || {
-        let object = ON_NO_HEAP.as_ptr().cast_mut().cast();
+        let object = of_a_static();
         announce(object);
         free_among_others(&[object], 512);
     }),
     ("of_a_static_as_tiny", "foreign pointer", "", || {
-        let object = ON_NO_HEAP.as_ptr().cast_mut().cast();
+        let object = of_a_static();
         announce(object);
         free_among_others(&[object], 3);
     }),
     ("of_a_static_as_large", "foreign pointer", "", || {
-        let object = ON_NO_HEAP.as_ptr().cast_mut().cast();
-        announce(object);
-        free(object, 50_000);
+        free_wrongly(of_a_static(), 50_000);
     }),
     ("of_a_foreign_mapping", "foreign pointer", "", || {
         // SAFETY: a new mapping.
@@ -162,14 +134,12 @@ const BUGS: &[Bug] = &[
         free_among_others(&[object], 64);
     }),
     ("with_high_bits", "foreign pointer", "", || {
-        let object = alloc(64).map_addr(|address| address | usize::MAX << (usize::BITS - 16));
+        let object = bugs::with_high_bits(alloc(64));
         announce(object);
         free_among_others(&[object], 64);
     }),
     ("with_high_bits_as_large", "foreign pointer", "", || {
-        let object = alloc(100_000).map_addr(|address| address ^ 1 << (usize::BITS - 1));
-        announce(object);
-        free(object, 100_000);
+        free_wrongly(alloc(100_000).map_addr(|address| address ^ 1 << (usize::BITS - 1)), 100_000);
     }),
     ("inside_an_object", "not an object start", " (class 64)", || {
         let object = alloc(64).wrapping_add(8);
@@ -182,9 +152,7 @@ const BUGS: &[Bug] = &[
         free_among_others(&[object], 4096);
     }),
     ("a_page_inside", "not an object start", "", || {
-        let object = alloc(100_000).wrapping_add(8192);
-        announce(object);
-        free(object, 100_000);
+        free_wrongly(alloc(100_000).wrapping_add(8192), 100_000);
     }),
     ("behind_the_last_object", "not an object start", " (class 48)", || {
         // A span of 48-byte objects is one page with 170 of them, and 32 bytes behind the last.
@@ -205,9 +173,7 @@ const BUGS: &[Bug] = &[
         free_among_others(&[object], 3);
     }),
     ("small_as_large", "size mismatch at", " (class 64)", || {
-        let object = alloc(64);
-        announce(object);
-        free(object, 40_000);
+        free_wrongly(alloc(64), 40_000);
     }),
     ("large_as_small", "size mismatch at", "", || {
         let object = alloc(40_000);
@@ -215,10 +181,9 @@ const BUGS: &[Bug] = &[
         free_among_others(&[object], 64);
     }),
     ("realloc_of_a_static", "foreign pointer", "", || {
-        let object: *mut u8 = ON_NO_HEAP.as_ptr().cast_mut().cast();
+        let object = of_a_static();
         announce(object);
-        // SAFETY: none, this is a bug.
-        unsafe { ALLOCATOR.realloc(object, layout(50_000), 60_000) };
+        realloc(object, 50_000, 60_000);
     }),
 ];
 

@@ -8,6 +8,10 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/objects.rs"]
+mod objects;
+
+use objects::run_in_new_threads;
 use proptest::prelude::*;
 use spanalloc::Spanalloc;
 use spanalloc_testkit::amount::{config, config_of, length};
@@ -45,15 +49,7 @@ proptest! {
 
     #[test]
     fn new_threads(lists in prop::collection::vec(operations(MIX, length()), 2..4)) {
-        let results: Vec<_> = std::thread::scope(|scope| {
-            let threads: Vec<_> = lists
-                .iter()
-                .map(|list| scope.spawn(move || run(Global(ALLOCATOR), list)))
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        for result in results {
-            prop_assert!(result.is_ok(), "{:?}", result);
-        }
+        let result = run_in_new_threads(&lists);
+        prop_assert!(result.is_ok(), "{:?}", result);
     }
 }

@@ -1,0 +1,140 @@
+//! What holds of every allocator that checks the program.
+//!
+//! The test that includes this names the allocator `ALLOCATOR`, the module of its functions without Layouts
+//! `functions`, and sizes of small and large objects `SIZES`.
+
+use std::ptr;
+use std::sync::mpsc::sync_channel;
+
+use proptest::prelude::*;
+use spanalloc_testkit::amount::{config, config_of, length};
+use spanalloc_testkit::{Forking, Global, Mix, Threads, operations, pattern, run};
+
+use crate::objects::{alloc, alloc_zeroed, free, run_in_new_threads};
+use crate::{ALLOCATOR, SIZES, functions};
+
+/// One cache: the calling thread's.
+const MIX: Mix = Mix::new().caches(1);
+
+fn give_back(_most: usize) {
+    functions::release();
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Children are made while the threads of the other tests are inside the allocator.
+    #[test]
+    fn one_thread(operations in operations(MIX.forks(1), length())) {
+        let result = run(Forking(Global(ALLOCATOR)), &operations);
+        prop_assert!(result.is_ok(), "{:?}", result);
+    }
+
+    /// A child has the objects of threads that it does not have.
+    #[test]
+    fn threads_by_turns(operations in operations(Mix::new().scavenges(2).forks(1), length())) {
+        let result = run(Threads::new(ALLOCATOR, 3, give_back).unwrap(), &operations);
+        prop_assert!(result.is_ok(), "{:?}", result);
+    }
+}
+
+proptest! {
+    #![proptest_config(config_of(64))]
+
+    #[test]
+    fn new_threads(lists in prop::collection::vec(operations(MIX, length()), 2..4)) {
+        let result = run_in_new_threads(&lists);
+        prop_assert!(result.is_ok(), "{:?}", result);
+    }
+}
+
+#[test]
+fn objects_of_one_thread_are_freed_by_another() {
+    const OBJECTS: usize = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+    let (send, receive) = sync_channel::<(usize, usize)>(500);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for number in 0..OBJECTS {
+                let size = SIZES[number * 7 % SIZES.len()].min(3000);
+                let object = alloc(size);
+                // SAFETY: the object has this size and is this thread's.
+                unsafe { pattern::fill(object, 0, size, number as u64) };
+                send.send((object.expose_provenance(), size)).unwrap();
+            }
+        });
+        scope.spawn(move || {
+            for (number, (address, size)) in receive.iter().enumerate() {
+                let object = ptr::with_exposed_provenance_mut(address);
+                // SAFETY: the object has this size and is this thread's now.
+                unsafe { pattern::check(object, size, number as u64).unwrap() };
+                free(object, size);
+            }
+        });
+    });
+}
+
+#[test]
+fn all_bytes_that_an_object_says_it_has_may_be_used_and_it_can_be_resized() {
+    for size in SIZES {
+        let size = size.max(1);
+        let object = functions::alloc(size, 16);
+        // SAFETY: the object is this test's; what is written lies in its usable bytes.
+        unsafe {
+            let usable = functions::usable_size(object);
+            assert!(usable >= size && object.addr() % 16 == 0, "{size}: {usable}");
+            object.write_bytes(9, usable);
+            pattern::fill(object, 0, size, 3);
+            let same = functions::realloc(object, usable, 16);
+            assert_eq!(same, object, "{size}: all of {usable} bytes were there already");
+            let larger = functions::realloc(object, 3 * usable + 100, 16);
+            pattern::check(larger, size, 3).unwrap();
+            let smaller = functions::realloc(larger, size.div_ceil(2), 16);
+            pattern::check(smaller, size.div_ceil(2), 3).unwrap();
+            assert!(functions::realloc(smaller, usize::MAX / 2, 16).is_null());
+            pattern::check(smaller, size.div_ceil(2), 3).unwrap();
+            functions::free_sized(smaller, size.div_ceil(2), 16);
+        }
+    }
+    assert!(functions::alloc(usize::MAX, 16).is_null());
+    assert!(functions::alloc(usize::MAX - 8, 8).is_null());
+}
+
+#[test]
+fn memory_is_zero_if_asked_for() {
+    for size in SIZES {
+        used_memory_is_zero(size, alloc_zeroed);
+    }
+}
+
+/// Fills and frees objects of a size: others of that size that `get` makes hold nothing of it.
+pub fn used_memory_is_zero(size: usize, get: fn(usize) -> *mut u8) {
+    for goes_back in [false, true] {
+        let objects: Vec<_> = (0..200).map(|_| alloc(size)).collect();
+        for object in objects {
+            // SAFETY: the object has this size.
+            unsafe { object.write_bytes(0xff, size) };
+            free(object, size);
+        }
+        if goes_back {
+            functions::release();
+        }
+        for _ in 0..300 {
+            // SAFETY: the object has this size.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(get(size), size) };
+            assert!(bytes.iter().all(|byte| *byte == 0), "{size}");
+            bytes.fill(0xee);
+            free(bytes.as_mut_ptr(), size);
+        }
+    }
+}
+
+#[test]
+fn memory_goes_back_to_the_system() {
+    let large = alloc(64 << 20);
+    // SAFETY: the object has this size.
+    unsafe { large.write_bytes(1, 64 << 20) };
+    free(large, 64 << 20);
+    assert!(functions::release() >= 60 << 20);
+    let snapshot = functions::snapshot();
+    assert!(snapshot.live_objects() > 0 && snapshot.pages.reserved >= 64 << 20);
+}
