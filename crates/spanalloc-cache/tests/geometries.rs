@@ -61,6 +61,10 @@ impl Placed {
 unsafe impl OsSource for Placed {
     type Wait = <Mmap as OsSource>::Wait;
 
+    fn below(&self) -> Option<&(impl OsSource + ?Sized)> {
+        Some(&self.inner)
+    }
+
     fn page_bytes(&self) -> usize {
         self.inner.page_bytes()
     }
@@ -98,26 +102,6 @@ unsafe impl OsSource for Placed {
     unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.decommit(at, bytes) }
-    }
-
-    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.guard(at, bytes) }
-    }
-
-    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.unguard(at, bytes) }
-    }
-
-    unsafe fn relocate(
-        &self,
-        from: NonNull<u8>,
-        to: NonNull<u8>,
-        bytes: usize,
-    ) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.relocate(from, to, bytes) }
     }
 
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {

@@ -1,7 +1,6 @@
 //! The adapter that fails when it is told to.
 
 use core::ptr::NonNull;
-use core::time::Duration;
 
 use crate::meter::Meter;
 use crate::{OsError, OsSource, Report, Request};
@@ -190,6 +189,10 @@ impl<O> Faulty<O> {
 unsafe impl<O: OsSource> OsSource for Faulty<O> {
     type Wait = O::Wait;
 
+    fn below(&self) -> Option<&(impl OsSource + ?Sized)> {
+        Some(&self.inner)
+    }
+
     fn page_bytes(&self) -> usize {
         self.inner.page_bytes()
     }
@@ -276,26 +279,6 @@ unsafe impl<O: OsSource> OsSource for Faulty<O> {
         self.release.call(bytes)?;
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.release(at, bytes) }
-    }
-
-    fn now(&self) -> Option<Duration> {
-        self.inner.now()
-    }
-
-    fn busy(&self) -> Option<Duration> {
-        self.inner.busy()
-    }
-
-    fn random(&self) -> u64 {
-        self.inner.random()
-    }
-
-    fn fence_threads(&self) -> bool {
-        self.inner.fence_threads()
-    }
-
-    fn is_asleep(&self, thread: u32) -> bool {
-        self.inner.is_asleep(thread)
     }
 
     fn die(&self, report: Report) -> ! {

@@ -1,7 +1,6 @@
 //! The adapter that gives no more than it is allowed to.
 
 use core::ptr::NonNull;
-use core::time::Duration;
 
 use crate::meter::Meter;
 use crate::{OsError, OsSource, Report, Request};
@@ -79,6 +78,10 @@ impl<O> Limited<O> {
 unsafe impl<O: OsSource> OsSource for Limited<O> {
     type Wait = O::Wait;
 
+    fn below(&self) -> Option<&(impl OsSource + ?Sized)> {
+        Some(&self.inner)
+    }
+
     fn page_bytes(&self) -> usize {
         self.inner.page_bytes()
     }
@@ -118,55 +121,6 @@ unsafe impl<O: OsSource> OsSource for Limited<O> {
         result
     }
 
-    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.guard(at, bytes) }
-    }
-
-    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.unguard(at, bytes) }
-    }
-
-    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.clear(at, bytes) }
-    }
-
-    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.empty(at, bytes) }
-    }
-
-    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_use(at, bytes) }
-    }
-
-    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_gaps(at, bytes) }
-    }
-
-    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
-        self.inner.is_filled(at, bytes)
-    }
-
-    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.resident(at, bytes) }
-    }
-
-    unsafe fn relocate(
-        &self,
-        from: NonNull<u8>,
-        to: NonNull<u8>,
-        bytes: usize,
-    ) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.relocate(from, to, bytes) }
-    }
-
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         let result = unsafe { self.inner.release(at, bytes) };
@@ -175,26 +129,6 @@ unsafe impl<O: OsSource> OsSource for Limited<O> {
             self.committed.lower_to(self.reserved.get());
         }
         result
-    }
-
-    fn now(&self) -> Option<Duration> {
-        self.inner.now()
-    }
-
-    fn busy(&self) -> Option<Duration> {
-        self.inner.busy()
-    }
-
-    fn random(&self) -> u64 {
-        self.inner.random()
-    }
-
-    fn fence_threads(&self) -> bool {
-        self.inner.fence_threads()
-    }
-
-    fn is_asleep(&self, thread: u32) -> bool {
-        self.inner.is_asleep(thread)
     }
 
     fn die(&self, report: Report) -> ! {

@@ -79,6 +79,12 @@ pub unsafe trait OsSource {
     /// How threads wait for each other on this system.
     type Wait: Wait;
 
+    /// The source below, of an adapter. The methods that a source need not have are passed on to it, those apart
+    /// that the adapter has itself; what is said of them below is true where there is no source below.
+    fn below(&self) -> Option<&(impl OsSource + ?Sized)> {
+        None::<&Self>
+    }
+
     /// Bytes of one OS page, a run-time fact: 4 KB to 64 KB and more.
     fn page_bytes(&self) -> usize;
 
@@ -118,8 +124,12 @@ pub unsafe trait OsSource {
     ///
     /// # Safety
     /// As [`decommit`](Self::decommit).
-    unsafe fn guard(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
-        Err(OsError::Unsupported)
+    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        match self.below() {
+            // SAFETY: the caller's promise is passed on.
+            Some(below) => unsafe { below.guard(at, bytes) },
+            None => Err(OsError::Unsupported),
+        }
     }
 
     /// Guarded -> Ready, with any contents.
@@ -129,8 +139,12 @@ pub unsafe trait OsSource {
     ///
     /// # Safety
     /// `bytes` bytes from `at` are whole Guarded OS pages of this source.
-    unsafe fn unguard(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
-        Err(OsError::Unsupported)
+    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        match self.below() {
+            // SAFETY: the caller's promise is passed on.
+            Some(below) => unsafe { below.unguard(at, bytes) },
+            None => Err(OsError::Unsupported),
+        }
     }
 
     /// Makes Ready memory read as zero, where there is a better way than to write zeros to all of it.
@@ -141,8 +155,12 @@ pub unsafe trait OsSource {
     ///
     /// # Safety
     /// `bytes` bytes from `at` are whole Ready OS pages of this source, and nobody else uses them.
-    unsafe fn clear(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
-        Err(OsError::Unsupported)
+    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        match self.below() {
+            // SAFETY: the caller's promise is passed on.
+            Some(below) => unsafe { below.clear(at, bytes) },
+            None => Err(OsError::Unsupported),
+        }
     }
 
     /// Gives the memory behind Ready pages back; they stay Ready, and read as zero from then on. Other threads may
@@ -153,8 +171,12 @@ pub unsafe trait OsSource {
     ///
     /// # Safety
     /// `bytes` bytes from `at` are whole Ready OS pages of this source, and nobody else writes to them.
-    unsafe fn empty(&self, _at: NonNull<u8>, _bytes: usize) -> Result<(), OsError> {
-        Err(OsError::Unsupported)
+    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        match self.below() {
+            // SAFETY: the caller's promise is passed on.
+            Some(below) => unsafe { below.empty(at, bytes) },
+            None => Err(OsError::Unsupported),
+        }
     }
 
     /// Says that a Ready range will soon be written to from end to end, so that the system may fill it
@@ -163,7 +185,12 @@ pub unsafe trait OsSource {
     ///
     /// # Safety
     /// `bytes` bytes from `at` are whole Ready OS pages of this source.
-    unsafe fn expect_use(&self, _at: NonNull<u8>, _bytes: usize) {}
+    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
+        if let Some(below) = self.below() {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { below.expect_use(at, bytes) }
+        }
+    }
 
     /// Takes [`expect_use`](Self::expect_use) back: what is not touched is to stay away. Without it the
     /// system may fill memory that was given back in again, where some of a large page is in use. A
@@ -171,12 +198,17 @@ pub unsafe trait OsSource {
     ///
     /// # Safety
     /// `bytes` bytes from `at` are whole OS pages of this source, in whatever state.
-    unsafe fn expect_gaps(&self, _at: NonNull<u8>, _bytes: usize) {}
+    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
+        if let Some(below) = self.below() {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { below.expect_gaps(at, bytes) }
+        }
+    }
 
     /// Whether most of a range is in memory, as it is once it was written to from end to end. A source that
     /// does not know says no. Any range that is or was Ready may be asked for.
-    fn is_filled(&self, _at: NonNull<u8>, _bytes: usize) -> bool {
-        false
+    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        self.below().is_some_and(|below| below.is_filled(at, bytes))
     }
 
     /// How many bytes of a Ready range take memory now, by whole OS pages. A source that does not know
@@ -184,8 +216,12 @@ pub unsafe trait OsSource {
     ///
     /// # Safety
     /// `bytes` bytes from `at` are whole Ready OS pages of this source.
-    unsafe fn resident(&self, _at: NonNull<u8>, bytes: usize) -> usize {
-        bytes
+    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
+        match self.below() {
+            // SAFETY: the caller's promise is passed on.
+            Some(below) => unsafe { below.resident(at, bytes) },
+            None => bytes,
+        }
     }
 
     /// Moves the memory of one Ready range to another without copying it: `to` has the contents of
@@ -202,11 +238,15 @@ pub unsafe trait OsSource {
     /// `to`, and no other thread uses `from` during the call.
     unsafe fn relocate(
         &self,
-        _from: NonNull<u8>,
-        _to: NonNull<u8>,
-        _bytes: usize,
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        bytes: usize,
     ) -> Result<(), OsError> {
-        Err(OsError::Unsupported)
+        match self.below() {
+            // SAFETY: the caller's promise is passed on.
+            Some(below) => unsafe { below.relocate(from, to, bytes) },
+            None => Err(OsError::Unsupported),
+        }
     }
 
     /// Any state -> None.
@@ -222,31 +262,34 @@ pub unsafe trait OsSource {
     /// The time since some moment, which never goes back. None from a source that has no clock: then
     /// memory is given back only on demand.
     fn now(&self) -> Option<Duration> {
-        None
+        self.below().and_then(|below| below.now())
     }
 
     /// The time that the calling thread has been running; all time where that is not known.
     fn busy(&self) -> Option<Duration> {
-        self.now()
+        match self.below() {
+            Some(below) => below.busy(),
+            None => self.now(),
+        }
     }
 
     /// A number that nobody can foresee, another one at each call. A source that knows none says 0, which is
     /// what it does unless it says more.
     fn random(&self) -> u64 {
-        0
+        self.below().map_or(0, |below| below.random())
     }
 
     /// Makes every thread of the process pass a full fence: what each did before that is seen by the caller
     /// afterwards, and what it does later sees what the caller did before. False, and nothing is sure, from a
     /// source that cannot.
     fn fence_threads(&self) -> bool {
-        false
+        self.below().is_some_and(|below| below.fence_threads())
     }
 
     /// Whether the thread of this process that the system knows by this number sleeps. False if that is not
     /// known; a thread may wake up at any time.
-    fn is_asleep(&self, _thread: u32) -> bool {
-        false
+    fn is_asleep(&self, thread: u32) -> bool {
+        self.below().is_some_and(|below| below.is_asleep(thread))
     }
 
     /// Ends the process with the report as one line on standard error.
@@ -258,6 +301,10 @@ pub unsafe trait OsSource {
 // SAFETY: every verb is passed on to a source that keeps the contract.
 unsafe impl<S: OsSource + ?Sized> OsSource for &S {
     type Wait = S::Wait;
+
+    fn below(&self) -> Option<&(impl OsSource + ?Sized)> {
+        Some(*self)
+    }
 
     fn page_bytes(&self) -> usize {
         (**self).page_bytes()
@@ -277,78 +324,9 @@ unsafe impl<S: OsSource + ?Sized> OsSource for &S {
         unsafe { (**self).decommit(at, bytes) }
     }
 
-    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).guard(at, bytes) }
-    }
-
-    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).unguard(at, bytes) }
-    }
-
-    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).clear(at, bytes) }
-    }
-
-    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).empty(at, bytes) }
-    }
-
-    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).expect_use(at, bytes) }
-    }
-
-    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).expect_gaps(at, bytes) }
-    }
-
-    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
-        (**self).is_filled(at, bytes)
-    }
-
-    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).resident(at, bytes) }
-    }
-
-    unsafe fn relocate(
-        &self,
-        from: NonNull<u8>,
-        to: NonNull<u8>,
-        bytes: usize,
-    ) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { (**self).relocate(from, to, bytes) }
-    }
-
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).release(at, bytes) }
-    }
-
-    fn now(&self) -> Option<Duration> {
-        (**self).now()
-    }
-
-    fn busy(&self) -> Option<Duration> {
-        (**self).busy()
-    }
-
-    fn random(&self) -> u64 {
-        (**self).random()
-    }
-
-    fn fence_threads(&self) -> bool {
-        (**self).fence_threads()
-    }
-
-    fn is_asleep(&self, thread: u32) -> bool {
-        (**self).is_asleep(thread)
     }
 
     fn die(&self, report: Report) -> ! {

@@ -17,13 +17,13 @@ use spanalloc_os::{
     Any32, Any64, Counted, Faulty, Fixed, Geometry, Limited, Mmap, OsError, OsSource, Verb,
     reserve_arena,
 };
-use support::Cleaned;
+use support::returning;
 
 const MB: usize = 1 << 20;
 
 #[test]
 fn plenty_gives_whole_aligned_arenas() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     for (need, bytes) in [(1, 64 * MB), (64 * MB, 64 * MB), (64 * MB + 1, 128 * MB)] {
         let range = reserve_arena::<Any64, _>(&os, need, 0).unwrap();
         assert_eq!(range.bytes, bytes);
@@ -36,13 +36,13 @@ fn plenty_gives_whole_aligned_arenas() {
 
 #[test]
 fn a_hint_next_to_an_arena_is_taken_if_it_is_free() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     // Of three neighbouring arenas the middle one is given back, so it is free, unless another
     // thread of this program maps something there at that moment.
     let honoured = (0..20).any(|_| {
-        let three = reserve_arena::<Any32, _>(&os.inner, 12 * MB, 0).unwrap();
+        let three = reserve_arena::<Any32, _>(os.inner(), 12 * MB, 0).unwrap();
         // SAFETY: nobody uses it.
-        unsafe { os.inner.release(three.address.add(4 * MB), 4 * MB).unwrap() };
+        unsafe { os.inner().release(three.address.add(4 * MB), 4 * MB).unwrap() };
         let middle = three.address.addr().get() + 4 * MB;
         let range = reserve_arena::<Any32, _>(&os, 1, middle).unwrap();
         range.address.addr().get() == middle
@@ -68,7 +68,7 @@ fn scarcity_gives_halves_then_the_need_then_the_error() {
         (65 * MB, 66 * MB, None),
         (0, 1, None),
     ] {
-        let os = Cleaned::new(Limited::new(Mmap::new(), budget));
+        let os = returning(Limited::new(Mmap::new(), budget));
         match reserve_arena::<Any64, _>(&os, need, 0) {
             Ok(range) => {
                 assert_eq!(Some(range.bytes), bytes, "{need} of {budget}");
@@ -86,18 +86,18 @@ fn scarcity_gives_halves_then_the_need_then_the_error() {
 #[test]
 fn every_refusal_leads_to_the_next_try_and_reserves_nothing() {
     for refusals in 0..6 {
-        let os = Cleaned::new(Faulty::new(Counted::new(Mmap::new())));
-        os.inner.fail_from(Verb::Reserve, 1);
+        let os = returning(Faulty::new(Counted::new(Mmap::new())));
+        os.inner().fail_from(Verb::Reserve, 1);
         assert!(reserve_arena::<Any64, _>(&os, 1, 0).is_err());
         // 64, 32, 16, 8 and 4 MB, and the need.
-        assert_eq!(os.inner.calls(Verb::Reserve), 6);
-        assert_eq!(os.inner.inner().reserved(), 0);
-        os.inner.heal();
+        assert_eq!(os.inner().calls(Verb::Reserve), 6);
+        assert_eq!(os.inner().inner().reserved(), 0);
+        os.inner().heal();
         for nth in 1..=refusals {
-            os.inner.fail_nth(Verb::Reserve, nth);
+            os.inner().fail_nth(Verb::Reserve, nth);
             let expected = if nth == 1 { 32 * MB } else { 64 * MB };
             assert_eq!(reserve_arena::<Any64, _>(&os, 1, 0).unwrap().bytes, expected);
-            os.inner.heal();
+            os.inner().heal();
         }
     }
 }

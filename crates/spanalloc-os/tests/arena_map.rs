@@ -21,7 +21,7 @@ use spanalloc_os::{
     OsError, OsSource, Verb, Windows64,
 };
 use spanalloc_testkit::amount::{config, length};
-use support::Cleaned;
+use support::returning;
 
 /// A pointer to tell from others; nobody reads what it points to.
 fn value(number: usize) -> NonNull<u64> {
@@ -49,7 +49,7 @@ fn publish<G: Geometry, O: OsSource>(
 }
 
 fn works_at_both_ends<G: Geometry>() {
-    let os = Cleaned::new(Counted::new(Mmap::new()));
+    let os = returning(Counted::new(Mmap::new()));
     let map = ArenaMap::<G, u64>::new();
     let middle = last::<G>() / 2 / G::ARENA_BYTES * G::ARENA_BYTES;
     let arenas = [middle, last::<G>(), 0];
@@ -67,7 +67,7 @@ fn works_at_both_ends<G: Geometry>() {
     for address in arenas.iter().chain(&empty) {
         assert!(map.get(*address).is_null(), "{address:#x} of an empty map");
     }
-    assert_eq!(os.inner.reserved(), 0, "an empty map reserves nothing");
+    assert_eq!(os.inner().reserved(), 0, "an empty map reserves nothing");
 
     for (number, arena) in arenas.iter().enumerate() {
         publish(&map, &os, arena + G::ARENA_BYTES / 2, value(number)).unwrap();
@@ -81,8 +81,8 @@ fn works_at_both_ends<G: Geometry>() {
         for address in &empty {
             assert!(map.get(*address).is_null(), "{address:#x}");
         }
-        assert_eq!(map.reserved_bytes(), os.inner.reserved());
-        assert_eq!(map.committed_bytes(), os.inner.committed());
+        assert_eq!(map.reserved_bytes(), os.inner().reserved());
+        assert_eq!(map.committed_bytes(), os.inner().committed());
     }
     for address in beyond {
         let refused = publish(&map, &os, address, value(9));
@@ -125,7 +125,7 @@ fn mips_32() {
 #[test]
 fn a_map_is_small_in_itself_and_commits_one_page_for_its_first_arena() {
     assert!(size_of::<ArenaMap<Any64, u64>>() <= 4096);
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let map = ArenaMap::<Any64, u64>::new();
     publish(&map, &os, last::<Any64>() / 3, value(1)).unwrap();
     assert_eq!(map.reserved_bytes(), Any64::L2_ENTRIES * size_of::<usize>());
@@ -142,7 +142,7 @@ fn a_refused_table_is_made_smaller_around_the_first_arena() {
         ((512 << 10) - 1, 8 << 10),
         (page, page),
     ] {
-        let os = Cleaned::new(Limited::new(Mmap::new(), budget));
+        let os = returning(Limited::new(Mmap::new(), budget));
         let map = ArenaMap::<Any64, u64>::new();
         let first = 0x4012_3456_7000;
         publish(&map, &os, first, value(1)).unwrap();
@@ -167,7 +167,7 @@ fn a_refused_table_is_made_smaller_around_the_first_arena() {
 #[test]
 fn a_small_table_at_either_end_lies_inside_the_address_space() {
     for address in [0, last::<Any64>()] {
-        let os = Cleaned::new(Limited::new(Mmap::new(), Mmap::new().page_bytes()));
+        let os = returning(Limited::new(Mmap::new(), Mmap::new().page_bytes()));
         let map = ArenaMap::<Any64, u64>::new();
         publish(&map, &os, address, value(1)).unwrap();
         assert_eq!(map.get(address), value(1).as_ptr());
@@ -178,7 +178,7 @@ fn a_small_table_at_either_end_lies_inside_the_address_space() {
 
 #[test]
 fn nothing_at_all_is_an_error_and_leaves_the_map_as_it_was() {
-    let os = Cleaned::new(Faulty::new(Mmap::new()));
+    let os = returning(Faulty::new(Mmap::new()));
     let map = ArenaMap::<Windows64, u64>::new();
     // Two arenas of one table, more than an OS page of entries apart.
     let here = Windows64::ARENA_BYTES * 5;
@@ -186,17 +186,17 @@ fn nothing_at_all_is_an_error_and_leaves_the_map_as_it_was() {
     // With 32 bits, all that an address can name may be entries of one page.
     let far = apart.and_then(|apart| here.checked_add(apart));
     assert!(far.is_some() || usize::BITS == 32);
-    os.inner.fail_from(Verb::Reserve, 1);
+    os.inner().fail_from(Verb::Reserve, 1);
     assert!(publish(&map, &os, here, value(1)).is_err());
     assert_eq!((map.reserved_bytes(), map.committed_bytes()), (0, 0));
-    os.inner.heal();
-    os.inner.fail_nth(Verb::Commit, 1);
+    os.inner().heal();
+    os.inner().fail_nth(Verb::Commit, 1);
     assert!(publish(&map, &os, here, value(1)).is_err());
     assert_eq!(map.committed_bytes(), 0);
     assert!(map.get(here).is_null());
     publish(&map, &os, here, value(1)).unwrap();
     if let Some(far) = far {
-        os.inner.fail_nth(Verb::Commit, 1);
+        os.inner().fail_nth(Verb::Commit, 1);
         assert!(publish(&map, &os, far, value(2)).is_err());
         assert!(map.get(far).is_null());
     }
@@ -245,7 +245,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn agrees_with_a_tree<G: Geometry>(ops: &[Op]) {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let map = ArenaMap::<G, u64>::new();
     let mut model = BTreeMap::new();
     for op in ops {

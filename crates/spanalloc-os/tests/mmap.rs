@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use spanalloc_os::{Futex, Geometry, Mmap, Native, OsError, OsSource, Purpose, Request};
 use spanalloc_sync::{Lock, Wait, rank};
-use support::{Cleaned, request};
+use support::{request, returning};
 
 fn set_errno(value: i32) {
     // SAFETY: the thread's own number.
@@ -53,7 +53,7 @@ fn resident(at: NonNull<u8>, pages: usize) -> usize {
 
 #[test]
 fn reserved_space_has_no_rights_and_committed_space_has() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(64 * page, page)).unwrap();
     assert_eq!(rights(at), "---p");
@@ -65,7 +65,7 @@ fn reserved_space_has_no_rights_and_committed_space_has() {
 
 #[test]
 fn decommit_gives_the_memory_back() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(64 * page, page)).unwrap();
     // SAFETY: reserved above.
@@ -80,7 +80,7 @@ fn decommit_gives_the_memory_back() {
 
 #[test]
 fn locked_memory_is_decommitted_too() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(2 * page, page)).unwrap();
     // SAFETY: reserved above.
@@ -106,7 +106,7 @@ fn readable(at: NonNull<u8>) -> bool {
 
 #[test]
 fn a_guard_is_no_memory_until_it_is_taken_away() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(4 * page, page)).unwrap();
     // SAFETY: reserved above and used by this test alone.
@@ -135,7 +135,7 @@ fn a_guard_is_no_memory_until_it_is_taken_away() {
 
 #[test]
 fn what_is_hardly_in_memory_is_cleared_by_giving_it_back() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(256 * page, page)).unwrap();
     // SAFETY: reserved above and used by this test alone.
@@ -158,7 +158,7 @@ fn what_is_hardly_in_memory_is_cleared_by_giving_it_back() {
 #[test]
 #[cfg(target_os = "linux")]
 fn it_is_known_whether_a_range_is_filled() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let bytes = 256 * page;
     let at = os.reserve(request(bytes, page)).unwrap();
@@ -178,7 +178,7 @@ fn it_is_known_whether_a_range_is_filled() {
 
 #[test]
 fn what_was_touched_is_resident() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(600 * page, page)).unwrap();
     // SAFETY: reserved above and used by this test alone.
@@ -197,7 +197,7 @@ fn what_was_touched_is_resident() {
 
 #[test]
 fn memory_is_moved_without_a_copy_and_leaves_zeros() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let at = os.reserve(request(64 * page, page)).unwrap();
     set_errno(4711);
@@ -220,10 +220,25 @@ fn memory_is_moved_without_a_copy_and_leaves_zeros() {
     assert_eq!(errno(), 4711);
 }
 
+/// Whether this process is for the test with this name alone. If not, the test is run in one that is.
+fn is_alone(name: &str) -> bool {
+    const CHILD: &str = "SPANALLOC_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    assert!(command.args(["--exact", name]).env(CHILD, name).status().unwrap().success());
+    false
+}
+
 #[test]
 fn arenas_come_one_behind_the_other() {
     const ARENA: usize = Native::ARENA_BYTES;
-    let os = Cleaned::new(Mmap::new());
+    // Other tests reserve arenas, too.
+    if !is_alone("arenas_come_one_behind_the_other") {
+        return;
+    }
+    let os = returning(Mmap::new());
     let first = os.reserve(request(ARENA, ARENA)).unwrap().addr().get();
     for number in 1..10 {
         let hint = first + number * ARENA;
@@ -241,14 +256,8 @@ fn locked() -> usize {
 
 #[test]
 fn of_a_program_that_locks_its_memory_only_ready_pages_are_locked() {
-    // In a process of its own: the lock is for all of its memory.
-    const CHILD: &str = "SPANALLOC_TEST_CHILD";
-    if std::env::var_os(CHILD).is_none() {
-        let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "of_a_program_that_locks_its_memory_only_ready_pages_are_locked"])
-            .env(CHILD, "locked")
-            .status();
-        assert!(status.unwrap().success());
+    // The lock is for all of a process's memory.
+    if !is_alone("of_a_program_that_locks_its_memory_only_ready_pages_are_locked") {
         return;
     }
     // SAFETY: concerns the memory of this process, which is short-lived.
@@ -257,7 +266,7 @@ fn of_a_program_that_locks_its_memory_only_ready_pages_are_locked() {
         return;
     }
     let before = locked();
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let at = os.reserve(request(64 << 20, 64 << 20)).unwrap();
     assert!(locked() < before + 1024, "address space is not locked");
     // SAFETY: reserved above and used by this test alone.
@@ -273,7 +282,7 @@ fn of_a_program_that_locks_its_memory_only_ready_pages_are_locked() {
 
 #[test]
 fn mappings_are_named_if_the_kernel_knows_names() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let request = |purpose| Request { bytes: 4 * page, align: page, hint: 0, purpose };
     let arena = os.reserve(request(Purpose::Arena)).unwrap();
@@ -292,7 +301,7 @@ fn mappings_are_named_if_the_kernel_knows_names() {
 
 #[test]
 fn a_hint_is_a_wish_and_never_replaces_a_mapping() {
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     let page = os.page_bytes();
     let taken = os.reserve(request(4 * page, page)).unwrap();
     let wish = Request { hint: taken.addr().get(), ..request(4 * page, page) };
@@ -375,7 +384,7 @@ fn random_numbers_differ() {
 /// Of each of 16 reservations for an arena, and of each for metadata, how far it lies below the program's
 /// other mappings, in units of 64 MB.
 #[cfg(target_pointer_width = "64")]
-fn places(os: &Cleaned<Mmap>, purpose: Purpose) -> std::collections::HashSet<usize> {
+fn places(os: &impl OsSource, purpose: Purpose) -> std::collections::HashSet<usize> {
     let top = NonNull::from(&Mmap::new).addr().get();
     let place = |_| {
         let bytes = os.page_bytes();
@@ -388,7 +397,7 @@ fn places(os: &Cleaned<Mmap>, purpose: Purpose) -> std::collections::HashSet<usi
 #[cfg(target_pointer_width = "64")]
 #[test]
 fn what_is_scattered_lies_everywhere() {
-    let os = Cleaned::new(Mmap::scattered());
+    let os = returning(Mmap::scattered());
     for purpose in [Purpose::Arena, Purpose::Metadata] {
         let places = places(&os, purpose);
         // Two of them are at one of 2^18 places once in 2,000 runs, three never.
@@ -396,6 +405,6 @@ fn what_is_scattered_lies_everywhere() {
         let (least, most) = (places.iter().min().unwrap(), places.iter().max().unwrap());
         assert!(most - least > 1 << 14, "over a sixteenth of the range at least: {places:?}");
     }
-    let os = Cleaned::new(Mmap::new());
+    let os = returning(Mmap::new());
     assert!(places(&os, Purpose::Metadata).len() <= 2, "side by side");
 }

@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use proptest::prelude::*;
 use spanalloc_os::{Counted, Faulty, Fixed, Limited, Mmap, OsError, OsSource, Portable, Verb};
 use spanalloc_testkit::amount::{config, length};
-use support::{Cleaned, request};
+use support::{request, returning};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -450,21 +450,21 @@ fn budgets_hold_change_and_come_back() {
 #[test]
 fn faults_come_at_the_call_they_were_planned_for() {
     for nth in 1..6 {
-        let os = Cleaned::new(Faulty::new(Mmap::new()));
+        let os = returning(Faulty::new(Mmap::new()));
         let page = os.page_bytes();
-        os.inner.fail_nth(Verb::Reserve, nth);
+        os.inner().fail_nth(Verb::Reserve, nth);
         for call in 1..8 {
             assert_eq!(os.reserve(request(page, page)).is_err(), call == nth);
         }
-        os.inner.fail_from(Verb::Reserve, nth);
+        os.inner().fail_from(Verb::Reserve, nth);
         for call in 1..8 {
             assert_eq!(os.reserve(request(page, page)).is_err(), call >= nth);
         }
-        assert_eq!(os.inner.calls(Verb::Reserve), 14);
-        assert_eq!(os.inner.failures(Verb::Reserve), 9 - nth);
-        os.inner.heal();
+        assert_eq!(os.inner().calls(Verb::Reserve), 14);
+        assert_eq!(os.inner().failures(Verb::Reserve), 9 - nth);
+        os.inner().heal();
         assert!(os.reserve(request(page, page)).is_ok());
-        assert_eq!(os.inner.calls(Verb::Commit), 0);
+        assert_eq!(os.inner().calls(Verb::Commit), 0);
     }
 }
 

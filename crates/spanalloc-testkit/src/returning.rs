@@ -1,7 +1,6 @@
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::thread;
-use std::time::Duration;
 
 use spanalloc_os::{OsError, OsSource, Report, Request};
 
@@ -62,6 +61,10 @@ impl<O: OsSource> Drop for Returning<O> {
 unsafe impl<O: OsSource> OsSource for Returning<O> {
     type Wait = O::Wait;
 
+    fn below(&self) -> Option<&(impl OsSource + ?Sized)> {
+        Some(&self.inner)
+    }
+
     fn page_bytes(&self) -> usize {
         self.inner.page_bytes()
     }
@@ -81,55 +84,6 @@ unsafe impl<O: OsSource> OsSource for Returning<O> {
     unsafe fn decommit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.inner.decommit(at, bytes) }
-    }
-
-    unsafe fn guard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.guard(at, bytes) }
-    }
-
-    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.unguard(at, bytes) }
-    }
-
-    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.clear(at, bytes) }
-    }
-
-    unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.empty(at, bytes) }
-    }
-
-    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_use(at, bytes) }
-    }
-
-    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_gaps(at, bytes) }
-    }
-
-    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
-        self.inner.is_filled(at, bytes)
-    }
-
-    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.resident(at, bytes) }
-    }
-
-    unsafe fn relocate(
-        &self,
-        from: NonNull<u8>,
-        to: NonNull<u8>,
-        bytes: usize,
-    ) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.relocate(from, to, bytes) }
     }
 
     unsafe fn release(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
@@ -154,14 +108,6 @@ unsafe impl<O: OsSource> OsSource for Returning<O> {
         });
         list.append(&mut left);
         Ok(())
-    }
-
-    fn now(&self) -> Option<Duration> {
-        self.inner.now()
-    }
-
-    fn busy(&self) -> Option<Duration> {
-        self.inner.busy()
     }
 
     fn die(&self, report: Report) -> ! {

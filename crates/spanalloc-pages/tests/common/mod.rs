@@ -263,6 +263,10 @@ impl<O: OsSource> Watched<O> {
 unsafe impl<O: OsSource> OsSource for Watched<O> {
     type Wait = O::Wait;
 
+    fn below(&self) -> Option<&(impl OsSource + ?Sized)> {
+        Some(&self.inner)
+    }
+
     fn page_bytes(&self) -> usize {
         self.inner.page_bytes()
     }
@@ -272,6 +276,10 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
             0 => self.inner.now(),
             time => Some(Duration::from_millis(time)),
         }
+    }
+
+    fn busy(&self) -> Option<Duration> {
+        self.now()
     }
 
     fn reserve(&self, request: Request) -> Result<NonNull<u8>, OsError> {
@@ -311,35 +319,6 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
             assert!(seen.ready.remove(&page), "page {page:#x} was not Ready");
         }
         Ok(())
-    }
-
-    unsafe fn unguard(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.unguard(at, bytes) }
-    }
-
-    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.clear(at, bytes) }
-    }
-
-    unsafe fn expect_use(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_use(at, bytes) }
-    }
-
-    unsafe fn expect_gaps(&self, at: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.expect_gaps(at, bytes) }
-    }
-
-    fn is_filled(&self, at: NonNull<u8>, bytes: usize) -> bool {
-        self.inner.is_filled(at, bytes)
-    }
-
-    unsafe fn resident(&self, at: NonNull<u8>, bytes: usize) -> usize {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { self.inner.resident(at, bytes) }
     }
 
     unsafe fn relocate(
