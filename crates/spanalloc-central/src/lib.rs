@@ -5,6 +5,7 @@
 extern crate std;
 
 mod central;
+mod class_lists;
 mod descriptors;
 pub mod handover;
 mod large;

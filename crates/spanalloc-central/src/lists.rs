@@ -6,11 +6,12 @@ use core::ptr::{self, NonNull};
 use spanalloc_classes::{Class, ClassTable, MAX_CLASSES};
 use spanalloc_os::{Misuse, Report};
 use spanalloc_pages::{PAGE_BYTES, Pages, Run};
-use spanalloc_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use spanalloc_sync::Padded;
+use spanalloc_sync::atomic::{AtomicUsize, Ordering};
 use spanalloc_sync::fault::{self, Fault};
-use spanalloc_sync::{Lock, Padded, Wait, rank};
 
 use crate::central::Central;
+use crate::class_lists::{ClassLists, Lists};
 use crate::descriptors::{Descriptors, Kind, Stash};
 use crate::handover::{deliver, push_to_owner};
 use crate::owner::{Owner, Register};
@@ -27,65 +28,12 @@ const _: () = assert!(
     "size classes and page heap mean the same by a page"
 );
 
-/// The lists of those spans.
-#[derive(Debug, Default)]
-struct Lists {
-    partial: SpanList,
-    full: SpanList,
-}
-
-// SAFETY: the spans on the lists belong to whoever holds the lock around them.
-unsafe impl Send for Lists {}
-
-impl Lists {
-    const fn new() -> Self {
-        Self { partial: SpanList::new(), full: SpanList::new() }
-    }
-
-    fn insert(&self, span: SpanRef, place: Place) {
-        span.set_place(place);
-        match place {
-            Place::Full => self.full.push(span),
-            _ => self.partial.push(span),
-        }
-    }
-
-    fn remove(&self, span: SpanRef) {
-        match span.place() {
-            Place::Full => self.full.remove(span),
-            _ => self.partial.remove(span),
-        }
-    }
-}
-
 /// The facts of a class in the table `T`. Slots that tiny objects share are those of the class of 16
 /// bytes, if the table has one.
 #[must_use]
 pub const fn class_facts<T: ClassTable>(class: u8) -> &'static Class {
     let class = if class == TINY { T::CLASSES.class_of(TINY_BYTES) } else { class };
     T::CLASSES.class(class)
-}
-
-/// The lists of one class, under its lock.
-type ClassLock<W> = Lock<Lists, W, { rank::CENTRAL }>;
-
-/// The spans of one class that have no owner.
-#[derive(Debug)]
-struct ClassLists<W> {
-    lists: ClassLock<W>,
-    /// Whether there is a partial one. Written under the lock; read without, as a hint.
-    partial: AtomicBool,
-}
-
-impl<W: Wait> ClassLists<W> {
-    const fn new() -> Self {
-        Self { lists: Lock::new(Lists::new()), partial: AtomicBool::new(false) }
-    }
-
-    /// Notes what the lists hold after a change.
-    fn note(&self, lists: &Lists) {
-        self.partial.store(lists.partial.first().is_some(), Ordering::Relaxed);
-    }
 }
 
 /// One central list per size class, over a page heap.
