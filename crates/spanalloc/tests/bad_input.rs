@@ -9,11 +9,14 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/children.rs"]
+mod children;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::HashSet;
-use std::process::Command;
 use std::ptr;
 
+use children::job;
 use spanalloc::Spanalloc;
 use spanalloc_testkit::{Global, Mix, operations, pattern, run};
 
@@ -173,12 +176,11 @@ fn random_operations_on_the_program_s_heap() {
 
 /// Bytes of address space that a child may have.
 const LIMIT: libc::rlim_t = 160 << 20;
-const CHILD: &str = "SPANALLOC_TEST_CHILD";
 
 /// What a child does, in its own process: a test that does nothing in this one.
 #[test]
 fn child() {
-    if std::env::var_os(CHILD).is_none() {
+    if job().is_none() {
         return;
     }
     let limit = libc::rlimit { rlim_cur: LIMIT, rlim_max: LIMIT };
@@ -234,13 +236,5 @@ fn exhaust(layout: Layout) -> usize {
 
 #[test]
 fn a_process_with_a_limit_runs_out_of_memory_and_goes_on() {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{:?}\n{out}\n{err}", output.status);
-    assert!(out.contains("1 passed"), "{out}");
+    children::run("in little memory");
 }

@@ -12,19 +12,20 @@
 
 #[path = "common/chain.rs"]
 mod chain;
+#[path = "common/children.rs"]
+mod children;
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::process::{Command, Stdio};
 use std::ptr;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 use chain::Chain;
+use children::{job, run};
 use spanalloc::stats::{self, Snapshot};
 use spanalloc::{Checked, Spanalloc, checked};
 
-const CHILD: &str = "SPANALLOC_TEST_CHILD";
 const MB: usize = 1 << 20;
 
 /// Bytes of this process that are in memory and of no file.
@@ -274,35 +275,22 @@ fn fragments<A: GlobalAlloc>(allocator: &A, most: usize) {
 
 #[test]
 fn child() {
-    match std::env::var(CHILD).as_deref() {
-        Err(_) => {}
-        Ok("idle, small") => idle_threads(&Spanalloc, (24, 1024), By::Release),
-        Ok("idle, mixed") => idle_threads(&Spanalloc, (24, MB), By::Release),
-        Ok("idle, background") => idle_threads(&Spanalloc, (24, MB), By::Background),
-        Ok("idle, small, checked") => idle_threads(&Checked, (24, 1024), By::Release),
-        Ok("idle, mixed, checked") => idle_threads(&Checked, (24, MB), By::Release),
-        Ok("idle, background, checked") => idle_threads(&Checked, (24, MB), By::Background),
-        Ok("ended") => ended_threads(&Spanalloc, stats::snapshot),
-        Ok("ended, checked") => ended_threads(&Checked, checked::snapshot),
-        Ok("pipeline") => pipeline(&Spanalloc),
-        Ok("pipeline, checked") => pipeline(&Checked),
-        Ok("fragments") => fragments(&Spanalloc, 200),
-        Ok("fragments, checked") => fragments(&Checked, 200),
-        Ok(other) => panic!("{other}"),
+    match job().as_deref() {
+        None => {}
+        Some("idle, small") => idle_threads(&Spanalloc, (24, 1024), By::Release),
+        Some("idle, mixed") => idle_threads(&Spanalloc, (24, MB), By::Release),
+        Some("idle, background") => idle_threads(&Spanalloc, (24, MB), By::Background),
+        Some("idle, small, checked") => idle_threads(&Checked, (24, 1024), By::Release),
+        Some("idle, mixed, checked") => idle_threads(&Checked, (24, MB), By::Release),
+        Some("idle, background, checked") => idle_threads(&Checked, (24, MB), By::Background),
+        Some("ended") => ended_threads(&Spanalloc, stats::snapshot),
+        Some("ended, checked") => ended_threads(&Checked, checked::snapshot),
+        Some("pipeline") => pipeline(&Spanalloc),
+        Some("pipeline, checked") => pipeline(&Checked),
+        Some("fragments") => fragments(&Spanalloc, 200),
+        Some("fragments, checked") => fragments(&Checked, 200),
+        Some(other) => panic!("{other}"),
     }
-}
-
-/// Runs this test binary again, as this child.
-fn run(name: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("{name}: {text}");
-    assert!(output.status.success(), "{name}: {text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

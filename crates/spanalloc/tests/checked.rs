@@ -14,6 +14,8 @@
 mod bugs;
 #[path = "common/checking.rs"]
 mod checking;
+#[path = "common/children.rs"]
+mod children;
 #[path = "common/objects.rs"]
 mod objects;
 

@@ -13,6 +13,8 @@
 mod bugs;
 #[path = "common/checking.rs"]
 mod checking;
+#[path = "common/children.rs"]
+mod children;
 #[path = "common/objects.rs"]
 mod objects;
 
@@ -20,8 +22,9 @@ use std::collections::HashSet;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::ptr;
 
-use bugs::{Bug, CHILD, announce, free_wrongly};
+use bugs::{Bug, announce, free_wrongly};
 use checking::used_memory_is_zero;
+use children::job;
 use objects::{alloc, free, in_a_thread, realloc};
 use spanalloc::{Hardened, hardened as functions};
 
@@ -162,7 +165,7 @@ const OTHERS: &[Bug] = &[
 
 #[test]
 fn child() {
-    if OTHERS.iter().any(|other| std::env::var(CHILD).is_ok_and(|name| name == other.0)) {
+    if OTHERS.iter().any(|other| job().is_some_and(|name| name == other.0)) {
         bugs::run_as_child(OTHERS);
     } else {
         bugs::run_as_child(BUGS);
@@ -176,14 +179,14 @@ fn every_bug_ends_the_process_with_one_exact_line() {
 
 #[test]
 fn behind_a_large_object_stands_a_guard() {
-    let output = bugs::child("guard_of_a_large_object").output().unwrap();
+    let output = children::child("guard_of_a_large_object").output().unwrap();
     assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{output:?}");
 }
 
 #[test]
 fn no_two_processes_have_their_heaps_at_one_place() {
     let place = |_| {
-        let mut command = bugs::child("places");
+        let mut command = children::child("places");
         // SAFETY: one call of the system, between fork and exec. Where it is refused, addresses are random
         // in any case.
         unsafe {

@@ -12,16 +12,17 @@
 
 #[path = "common/chain.rs"]
 mod chain;
+#[path = "common/children.rs"]
+mod children;
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use chain::Chain;
+use children::{job, run};
 use spanalloc::{Checked, Spanalloc, background};
 
-const CHILD: &str = "SPANALLOC_TEST_CHILD";
 const MB: usize = 1 << 20;
 /// The peak of a child.
 const PEAK: usize = 1024 * MB;
@@ -140,39 +141,26 @@ fn fork_often() {
 
 #[test]
 fn child() {
-    match std::env::var(CHILD).as_deref() {
-        Err(_) => {}
-        Ok("background") => {
+    match job().as_deref() {
+        None => {}
+        Some("background") => {
             assert!(background::start() && background::start());
             peak_and_wait(&Spanalloc, 1, wait_in_background);
         }
-        Ok("background, threads") => {
+        Some("background, threads") => {
             assert!(background::start());
             peak_and_wait(&Spanalloc, 4, wait_in_background);
         }
-        Ok("background, checked") => {
+        Some("background, checked") => {
             assert!(background::start());
             peak_and_wait(&Checked, 2, wait_in_background);
         }
-        Ok("forks") => fork_often(),
-        Ok("demand") => peak_and_wait(&Spanalloc, 1, on_demand),
-        Ok("demand, threads") => peak_and_wait(&Spanalloc, 4, on_demand),
-        Ok("demand, checked") => peak_and_wait(&Checked, 2, on_demand),
-        Ok(other) => panic!("{other}"),
+        Some("forks") => fork_often(),
+        Some("demand") => peak_and_wait(&Spanalloc, 1, on_demand),
+        Some("demand, threads") => peak_and_wait(&Spanalloc, 4, on_demand),
+        Some("demand, checked") => peak_and_wait(&Checked, 2, on_demand),
+        Some(other) => panic!("{other}"),
     }
-}
-
-/// Runs this test binary again, as this child.
-fn run(name: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("{name}: {text}");
-    assert!(output.status.success(), "{name}: {text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

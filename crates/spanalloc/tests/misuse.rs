@@ -12,6 +12,8 @@
 
 #[path = "common/bugs.rs"]
 mod bugs;
+#[path = "common/children.rs"]
+mod children;
 #[path = "common/objects.rs"]
 mod objects;
 
@@ -19,7 +21,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::ptr;
 
-use bugs::{Bug, CHILD, announce, free_wrongly, of_a_static};
+use bugs::{Bug, announce, free_wrongly, of_a_static};
+use children::CHILD;
 use objects::{alloc, free, in_a_thread, realloc};
 use spanalloc::Spanalloc;
 

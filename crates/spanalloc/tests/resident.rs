@@ -10,14 +10,16 @@
     reason = "a test fails by panicking"
 )]
 
-use std::alloc::{GlobalAlloc, Layout};
-use std::process::{Command, Stdio};
+#[path = "common/children.rs"]
+mod children;
 
+use std::alloc::{GlobalAlloc, Layout};
+
+use children::{job, run};
 use spanalloc::stats::{Figures, Snapshot};
 use spanalloc::{Checked, Spanalloc, checked, stats};
 use spanalloc_testkit::resident::{Arenas, below, mappings, whole_size};
 
-const CHILD: &str = "SPANALLOC_TEST_CHILD";
 const MB: usize = 1 << 20;
 /// What a child has at most: 1 % of it is more than what the heap makes ready ahead of its use.
 const PEAK: usize = 512 * MB;
@@ -118,25 +120,12 @@ fn live<A: GlobalAlloc>(allocator: &A, snapshot: fn() -> Snapshot, release: fn()
 
 #[test]
 fn child() {
-    match std::env::var(CHILD).as_deref() {
-        Err(_) => {}
-        Ok("spanalloc") => live(&Spanalloc, stats::snapshot, spanalloc::release),
-        Ok("checked") => live(&Checked, checked::snapshot, checked::release),
-        Ok(other) => panic!("{other}"),
+    match job().as_deref() {
+        None => {}
+        Some("spanalloc") => live(&Spanalloc, stats::snapshot, spanalloc::release),
+        Some("checked") => live(&Checked, checked::snapshot, checked::release),
+        Some(other) => panic!("{other}"),
     }
-}
-
-/// Runs this test binary again, as this child.
-fn run(name: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
-        .env(CHILD, name)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("{name}: {text}");
-    assert!(output.status.success(), "{name}: {text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

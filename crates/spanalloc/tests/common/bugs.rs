@@ -3,14 +3,11 @@
 #![allow(dead_code, reason = "each test uses a part of this")]
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use crate::children::{child, job};
 use crate::objects::{alloc, free, in_a_thread};
-
-/// The environment variable that names the bug to a child.
-pub const CHILD: &str = "SPANALLOC_TEST_CHILD";
 
 /// Name, what the line says before the address and after it, and the bug itself.
 pub type Bug = (&'static str, &'static str, &'static str, fn());
@@ -25,20 +22,13 @@ const SURVIVED: &str = "survived";
 
 /// Runs the bug that this process was started for, if it is a child: a test that does nothing else.
 pub fn run_as_child(bugs: &[Bug]) {
-    let Ok(name) = std::env::var(CHILD) else { return };
+    let Some(name) = job() else { return };
     let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the limit is valid for reading.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const limit) }, 0);
     let (.., bug) = bugs.iter().find(|bug| bug.0 == name).unwrap();
     bug();
     println!("{SURVIVED}");
-}
-
-/// This test binary again, as the child called `name`: only its test `child` runs.
-pub fn child(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env(CHILD, name);
-    command
 }
 
 /// Runs each bug in a process of its own.
