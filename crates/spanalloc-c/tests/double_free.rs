@@ -20,18 +20,18 @@ use std::thread;
 use common::calls::{free, malloc};
 use common::job::{job, say};
 use common::limited::run;
-use common::misuse::{AT_ONCE, all_right, announce, died_in_time, run_bug, said};
+use common::misuse::{AT_ONCE, CANARY, all_right, announce, died_in_time, run_bug, said};
 
 /// What is asked for in the ten runs of each order, and the class as the line names it.
 const SIZES: [(usize, &str); 10] = [
     (8, " (class 16)"),
     (17, " (class 32)"),
-    (64, " (class 64)"),
-    (256, " (class 256)"),
+    (64 - CANARY, " (class 64)"),
+    (256 - CANARY, " (class 256)"),
     (1000, " (class 1024)"),
-    (4096, " (class 4096)"),
+    (4096 - CANARY, " (class 4096)"),
     (20_000, " (class 20480)"),
-    (32_768, " (class 32768)"),
+    (32_768 - CANARY, " (class 32768)"),
     (50_000, ""),
     (256 << 10, ""),
 ];
@@ -151,8 +151,8 @@ fn free_twice_at_the_end_of_a_thread(object: usize) {
 
 /// Races of two frees, by name: whether the owner is one of the two, and what is asked for.
 const RACES: [(&str, bool, usize, &str); 4] = [
-    ("the owner and another at once", true, 64, " (class 64)"),
-    ("two others at once", false, 64, " (class 64)"),
+    ("the owner and another at once", true, 64 - CANARY, " (class 64)"),
+    ("two others at once", false, 64 - CANARY, " (class 64)"),
     ("the owner of a large object and another at once", true, 256 << 10, ""),
     ("two others that free a large object at once", false, 256 << 10, ""),
 ];

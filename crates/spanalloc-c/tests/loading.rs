@@ -104,7 +104,7 @@ fn errno_is_left_alone() {
     }
 }
 
-/// The line of a program that freed an object of 64 bytes twice, and died of it.
+/// The line of a program that freed an object twice, and died of it: its slot has 64 bytes in any build.
 #[track_caller]
 fn died_of_the_double_free(ended: &Ended) {
     assert_eq!(ended.status.signal(), Some(libc::SIGABRT), "{ended:?}");

@@ -5,7 +5,7 @@
 #include <sys/auxv.h>
 
 int main(void) {
-    void *object = malloc(64);
+    void *object = malloc(56);
     printf("secure=%lu\n", getauxval(AT_SECURE));
     fflush(stdout);
     free(object);

@@ -6,6 +6,9 @@ use std::process::Command;
 use super::job::say;
 use super::limited::{Ended, run};
 
+/// Bytes at the end of a small object's slot that the program does not get.
+pub const CANARY: usize = if cfg!(feature = "hardened") { 8 } else { 0 };
+
 /// Seconds in which a misuse ends the process, or it hangs.
 pub const AT_ONCE: u64 = 20;
 

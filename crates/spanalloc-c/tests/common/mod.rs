@@ -27,6 +27,9 @@ pub fn released() -> PathBuf {
     command
         .args(["build", "--locked", "--release", "-p", "spanalloc-c", "--target-dir"])
         .arg(&target);
+    if cfg!(feature = "hardened") {
+        command.args(["--features", "hardened"]);
+    }
     // It is the build of a user, not of whoever runs this test.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
