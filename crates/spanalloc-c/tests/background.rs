@@ -183,6 +183,17 @@ fn there_is_one_thread_and_only_if_it_is_wanted() {
 }
 
 #[test]
+fn it_starts_in_a_program_of_large_thread_local_variables() {
+    let Some(workshop) = Workshop::open() else { return };
+    let program = workshop.program("big_tls.c", PLAIN);
+    for background in ["0", "1"] {
+        let mut command = common::preloaded(&program);
+        let ended = passes(command.env("SPANALLOC_BACKGROUND", background), 20);
+        assert!(ended.err.is_empty(), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_child_of_a_fork_allocates_and_may_start_its_own() {
     passes(&mut in_background("forks"), 120);
 }

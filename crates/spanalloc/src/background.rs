@@ -181,10 +181,19 @@ fn run() -> ! {
 
 #[cfg(unix)]
 fn spawn() -> bool {
-    use core::ffi::c_void;
-
     /// Address space for the thread's stack, of which it uses little.
     const STACK_BYTES: usize = 256 << 10;
+
+    // The new thread inherits that all signals are blocked.
+    let _signals = system::Signals::block();
+    // The C library puts the program's thread-local variables on the stack, and refuses one that they would fill.
+    spawn_with(Some(STACK_BYTES)) || spawn_with(None)
+}
+
+/// Starts the thread, with so much address space for its stack, or with as much as any thread has.
+#[cfg(unix)]
+fn spawn_with(stack_bytes: Option<usize>) -> bool {
+    use core::ffi::c_void;
 
     extern "C" fn main(_: *mut c_void) -> *mut c_void {
         #[cfg(target_os = "linux")]
@@ -195,8 +204,6 @@ fn spawn() -> bool {
         run()
     }
 
-    // The new thread inherits that all signals are blocked.
-    let _signals = system::Signals::block();
     // SAFETY: the attributes are made before they are used, and ended once; the thread's function has the
     // right signature.
     unsafe {
@@ -206,7 +213,9 @@ fn spawn() -> bool {
         }
         let mut thread: libc::pthread_t = core::mem::zeroed();
         libc::pthread_attr_setdetachstate(&raw mut attributes, libc::PTHREAD_CREATE_DETACHED);
-        libc::pthread_attr_setstacksize(&raw mut attributes, STACK_BYTES);
+        if let Some(bytes) = stack_bytes {
+            libc::pthread_attr_setstacksize(&raw mut attributes, bytes);
+        }
         let answer =
             libc::pthread_create(&raw mut thread, &raw const attributes, main, ptr::null_mut());
         libc::pthread_attr_destroy(&raw mut attributes);
