@@ -22,7 +22,7 @@ use spanalloc_c_functions::malloc::{
 use spanalloc_testkit::Shadow;
 
 /// Bytes that may live at once.
-const BUDGET: usize = 32 << 20;
+const BUDGET: usize = 4 << 20;
 /// Up to here there is memory, in a process that fuzzes.
 const SURE: usize = 4 << 20;
 /// From here on there is none: half of the address space.

@@ -9,9 +9,9 @@ mod run;
 
 use libfuzzer_sys::fuzz_target;
 use operation::Operation;
-use run::{CLASSES, Heap, OWNERS, Run};
-use spanalloc_os::Mmap;
-use spanalloc_testkit::Returning;
+use run::{CLASSES, OWNERS, Run};
+use spanalloc_fuzz::{AUDIT_EVERY, ground};
+use spanalloc_pages::PageHeap;
 
 fn decode([kind, who, low, high]: [u8; 4]) -> Operation {
     let owner = usize::from(who) % OWNERS;
@@ -35,12 +35,15 @@ fn decode([kind, who, low, high]: [u8; 4]) -> Operation {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    // SAFETY: everything above it is gone before the source is.
-    let heap = Heap::new(unsafe { Returning::new(Mmap::new()) });
+    let mut ground = ground();
+    let heap = PageHeap::new(ground.plot());
     let mut run = Run::new(&heap);
-    for chunk in bytes.chunks_exact(4).take(300) {
+    for (number, chunk) in bytes.chunks_exact(4).take(300).enumerate() {
         run.apply(&decode([chunk[0], chunk[1], chunk[2], chunk[3]]));
-        run.check();
+        if number % AUDIT_EVERY == AUDIT_EVERY - 1 {
+            run.check();
+        }
     }
+    run.check();
     run.finish();
 });

@@ -1,18 +1,41 @@
 //! The allocator `Checked` in three threads that take turns, start and end, against the shadow model.
 //! The bytes are operations.
 //!
-//! The heap is the process's and lives on from one input to the next.
+//! The heap is the process's and lives on from one input to the next, and so do its threads: a restart
+//! ends one.
 #![no_main]
+
+use std::cell::Cell;
 
 use libfuzzer_sys::fuzz_target;
 use spanalloc::{Checked, checked};
-use spanalloc_testkit::{Operation, Replay, Threads};
+use spanalloc_testkit::{Failure, Operation, Replay, Threads};
 
 /// Bytes that may live at once.
-const BUDGET: usize = 16 << 20;
+const BUDGET: usize = 2 << 20;
+const THREADS: u16 = 3;
 
-fn give_back(_most: usize) {
-    checked::release();
+std::thread_local! {
+    static KEPT: Cell<Option<Threads<Checked>>> = const { Cell::new(None) };
+}
+
+/// One in 16 times, as that takes longer than all else.
+fn give_back(most: usize) {
+    if most.is_multiple_of(16) {
+        checked::release();
+    }
+}
+
+/// Does the operations, and then each thread frees its part of what is left.
+fn play(replay: &mut Replay<Threads<Checked>>, operations: &[Operation]) -> Result<(), Failure> {
+    replay.play(&[Operation::Switch { cache: 0 }])?;
+    replay.play(operations)?;
+    let times = replay.tally().objects / (256 * usize::from(THREADS)) + 1;
+    for cache in 0..THREADS {
+        replay.play(&[Operation::Switch { cache }])?;
+        replay.play(&vec![Operation::FreeMany { index: 5, more: u8::MAX }; times])?;
+    }
+    replay.finish()
 }
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,13 +43,14 @@ fuzz_target!(|bytes: &[u8]| {
     // A process that fuzzes is slow to fork; the property tests do.
     operations.retain(|operation| *operation != Operation::Fork);
     operations.truncate(300);
-    let threads = Threads::new(Checked, 3, give_back).expect("the system has threads");
+    let threads = KEPT.take().unwrap_or_else(|| {
+        Threads::new(Checked, THREADS.into(), give_back).expect("the system has threads")
+    });
     let mut replay = Replay::with_budget(threads, BUDGET);
-    let result = operations.iter().try_for_each(|operation| replay.apply(operation));
-    if let Err(failure) = result.and_then(|()| replay.finish()) {
+    if let Err(failure) = play(&mut replay, &operations) {
         panic!("{failure}");
     }
-    drop(replay);
+    KEPT.set(Some(replay.into_subject()));
     let snapshot = checked::snapshot();
     assert!(snapshot.adds_up(), "{snapshot:?}");
     assert_eq!(snapshot.live_objects(), 0, "all was freed: {snapshot:?}");

@@ -1,25 +1,26 @@
 //! The page heap, with a page cache, against one bool a page.
 //!
-//! Four bytes are an operation: which, a number of pages, and what it is done to.
+//! The first byte chooses the arenas, of 64 MB or of 4 MB. Four bytes are an operation: which, a number of
+//! pages, and what it is done to.
 #![no_main]
 
-use std::collections::BTreeMap;
-
 use libfuzzer_sys::fuzz_target;
-use spanalloc_os::{Faulty, Mmap, Verb};
+use spanalloc_fuzz::{AUDIT_EVERY, ground};
+use spanalloc_os::{Any64, Faulty, Geometry, Mmap, Verb, Windows64};
 use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageHeap, Pages, Run};
-use spanalloc_testkit::Returning;
+use spanalloc_testkit::Plot;
 
-type Heap = PageHeap<Faulty<Returning<Mmap>>>;
+type Heap<'a, G> = PageHeap<Faulty<Plot<'a, Mmap>>, G>;
 
-/// Pages that may be handed out at once.
-const MOST: usize = 10_000;
+/// Pages that may be handed out at once: three arenas of the small ones.
+const MOST: usize = 1536;
 
-/// What is known of pages, by page number; pages not listed were never handed out.
-#[derive(Default)]
+/// What is known of pages, by page number.
 struct Model {
-    /// Whether a page is handed out.
-    taken: BTreeMap<usize, bool>,
+    /// The number of the first page that there can be.
+    first: usize,
+    /// Whether a page is handed out, from that one on.
+    taken: Vec<bool>,
     /// Runs handed out: first page and length.
     runs: Vec<(usize, usize)>,
     pages: usize,
@@ -31,12 +32,19 @@ fn is_used(page: usize, first: usize, pages: usize) -> bool {
 }
 
 impl Model {
+    /// Notes who has a page; returns whether it was handed out.
+    fn set(&mut self, page: usize, taken: bool) -> bool {
+        let Some(known) = page.checked_sub(self.first).and_then(|at| self.taken.get_mut(at)) else {
+            panic!("page {page:#x} is nobody's");
+        };
+        std::mem::replace(known, taken)
+    }
+
     fn hand_out(&mut self, run: Run, pages: usize) {
         assert_eq!((run.pages, run.address % PAGE_BYTES), (pages, 0));
         let first = run.address / PAGE_BYTES;
         for page in first..first + pages {
-            let known = self.taken.insert(page, true);
-            assert_ne!(known, Some(true), "page {page:#x} was handed out twice");
+            assert!(!self.set(page, true), "page {page:#x} was handed out twice");
             if !is_used(page, first, pages) {
                 continue;
             }
@@ -53,7 +61,7 @@ impl Model {
 
     fn take_back(&mut self, first: usize, pages: usize) {
         for page in first..first + pages {
-            assert_eq!(self.taken.insert(page, false), Some(true));
+            assert!(self.set(page, false));
             if !page.is_multiple_of(16) {
                 continue;
             }
@@ -65,11 +73,11 @@ impl Model {
     }
 }
 
-fn step(heap: &Heap, cache: &PageCache, model: &mut Model, bytes: [u8; 4]) {
+fn step<G: Geometry>(heap: &Heap<'_, G>, cache: &PageCache, model: &mut Model, bytes: [u8; 4]) {
     let [kind, size, low, high] = bytes;
     let pages = match size {
-        0..=199 => usize::from(size) % 70 + 1,
-        _ => (usize::from(size) - 199) * 37,
+        0..=239 => usize::from(size) % 70 + 1,
+        _ => (usize::from(size) - 239) * 45,
     };
     let which = usize::from(u16::from_le_bytes([low, high]));
     let chosen = which.checked_rem(model.runs.len());
@@ -149,19 +157,28 @@ fn step(heap: &Heap, cache: &PageCache, model: &mut Model, bytes: [u8; 4]) {
         }
         _ => {}
     }
+}
+
+fn check<G: Geometry>(heap: &Heap<'_, G>, cache: &PageCache, model: &Model) {
     let stats = heap.stats();
     assert_eq!(stats.pages_in_use, model.pages + cache.free_pages() + stats.metadata_pages);
     assert_eq!((stats.pages_in_use + stats.pages_free) * PAGE_BYTES, stats.reserved);
 }
 
-fuzz_target!(|bytes: &[u8]| {
-    // SAFETY: the heap is gone before the source is.
-    let os = Faulty::new(unsafe { Returning::new(Mmap::new()) });
-    let heap: Heap = PageHeap::new(os);
-    let (cache, mut model) = (PageCache::new(), Model::default());
-    for chunk in bytes.chunks_exact(4).take(500) {
+fn run<G: Geometry>(bytes: &[u8]) {
+    let mut ground = ground();
+    let pages = ground.addresses();
+    let (first, count) = (pages.start / PAGE_BYTES, pages.len() / PAGE_BYTES);
+    let mut model = Model { first, taken: vec![false; count], runs: Vec::new(), pages: 0 };
+    let heap = Heap::<G>::new(Faulty::new(ground.plot()));
+    let cache = PageCache::new();
+    for (number, chunk) in bytes.chunks_exact(4).take(500).enumerate() {
         step(&heap, &cache, &mut model, [chunk[0], chunk[1], chunk[2], chunk[3]]);
+        if number % AUDIT_EVERY == AUDIT_EVERY - 1 {
+            check(&heap, &cache, &model);
+        }
     }
+    check(&heap, &cache, &model);
     heap.os().heal();
     for (first, pages) in std::mem::take(&mut model.runs) {
         model.take_back(first, pages);
@@ -172,4 +189,9 @@ fuzz_target!(|bytes: &[u8]| {
     unsafe { heap.flush(&cache) };
     let stats = heap.stats();
     assert_eq!(stats.pages_in_use, stats.metadata_pages);
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&first, rest)) = bytes.split_first() else { return };
+    if first % 2 == 0 { run::<Any64>(rest) } else { run::<Windows64>(rest) }
 });

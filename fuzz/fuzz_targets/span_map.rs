@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::ptr::{self, NonNull};
 
 use libfuzzer_sys::fuzz_target;
+use spanalloc_fuzz::ground;
 use spanalloc_os::{
     Any32, Any64, ArenaMap, Faulty, Geometry, IosArm64, Mips32, Mmap, Verb, Windows64,
 };
 use spanalloc_pages::{PAGE_BYTES, PageHeap, Pages};
-use spanalloc_testkit::Returning;
+use spanalloc_testkit::Plot;
 
-type Source = Faulty<Returning<Mmap>>;
+type Source<'a> = Faulty<Plot<'a, Mmap>>;
 
 /// Pages that may be handed out at once.
 const MOST: usize = 3000;
@@ -36,12 +37,12 @@ fn address(shape: u8, bytes: [u8; 4]) -> usize {
     }
 }
 
-fn arm(os: &Source, verb: u8, after: u8) {
+fn arm(os: &Source<'_>, verb: u8, after: u8) {
     let verbs = [Verb::Reserve, Verb::Commit, Verb::Release];
     os.fail_nth(verbs[usize::from(verb) % verbs.len()], 1 + usize::from(after) % 4);
 }
 
-fn arenas<G: Geometry>(os: &Source, bytes: &[u8]) {
+fn arenas<G: Geometry>(os: &Source<'_>, bytes: &[u8]) {
     let map = ArenaMap::<G, u64>::new();
     let mut model = BTreeMap::new();
     let mut refusals = 0;
@@ -92,7 +93,7 @@ struct Spans {
 }
 
 impl Spans {
-    fn set(&mut self, heap: &PageHeap<Source>, first: usize, pages: usize, span: *mut ()) {
+    fn set(&mut self, heap: &PageHeap<Source<'_>>, first: usize, pages: usize, span: *mut ()) {
         // SAFETY: the pages are handed out, and this is the only thread; nobody reads a span.
         unsafe { heap.set_span(first * PAGE_BYTES, pages, span) };
         for page in first..first + pages {
@@ -104,21 +105,21 @@ impl Spans {
         }
     }
 
-    fn free(&mut self, heap: &PageHeap<Source>, index: usize) {
+    fn free(&mut self, heap: &PageHeap<Source<'_>>, index: usize) {
         let (first, pages) = self.runs.swap_remove(index);
         self.set(heap, first, pages, ptr::null_mut());
         // SAFETY: the run was handed out, nobody uses it, and its entries are null.
         assert_eq!(unsafe { heap.free(first * PAGE_BYTES, pages) }, Ok(()));
     }
 
-    fn check(&self, heap: &PageHeap<Source>, page: usize, within: usize) {
+    fn check(&self, heap: &PageHeap<Source<'_>>, page: usize, within: usize) {
         let expected = self.set.get(&page).copied().unwrap_or(ptr::null_mut());
         assert_eq!(heap.span_of(page * PAGE_BYTES + within % PAGE_BYTES), expected, "{page:#x}");
     }
 }
 
-fn spans(os: Source, bytes: &[u8]) {
-    let heap: PageHeap<Source> = PageHeap::new(os);
+fn spans(os: Source<'_>, bytes: &[u8]) {
+    let heap: PageHeap<Source<'_>> = PageHeap::new(os);
     let mut model = Spans::default();
     for operation in bytes.chunks_exact(6).take(200) {
         let [kind, shape, number, high, middle, low] = operation[..] else { return };
@@ -169,8 +170,8 @@ fn spans(os: Source, bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, rest)) = bytes.split_first() else { return };
-    // SAFETY: the maps are gone before the source is.
-    let os = Faulty::new(unsafe { Returning::new(Mmap::new()) });
+    let mut ground = ground();
+    let os = Faulty::new(ground.plot());
     match first % 8 {
         0 => arenas::<Any64>(&os, rest),
         1 => arenas::<Windows64>(&os, rest),

@@ -19,8 +19,9 @@ mod run;
 
 use operation::Operation;
 use proptest::prelude::*;
-use run::{CLASSES, Heap, OWNERS, Run};
+use run::{CLASSES, OWNERS, Run};
 use spanalloc_os::Mmap;
+use spanalloc_pages::PageHeap;
 use spanalloc_testkit::Returning;
 use spanalloc_testkit::amount::{config, length};
 
@@ -51,7 +52,7 @@ proptest! {
     #[test]
     fn central_lists_do_as_the_model(operations in prop::collection::vec(operation(), length())) {
         // SAFETY: everything above is gone before the source is.
-        let heap = Heap::new(unsafe { Returning::new(Mmap::new()) });
+        let heap = PageHeap::new(unsafe { Returning::new(Mmap::new()) });
         let mut run = Run::new(&heap);
         for operation in &operations {
             run.apply(operation);

@@ -34,6 +34,7 @@ pub struct Layers<T = Go67, P = Fast, G = Native> {
     caches: usize,
     scarce: bool,
     budget: usize,
+    audit_every: usize,
     parts: PhantomData<Parts<T, P, G>>,
 }
 
@@ -42,9 +43,10 @@ type Parts<T, P, G> = fn() -> (T, P, G);
 
 impl<T, P, G> Debug for Layers<T, P, G> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let Self { caches, scarce, budget, .. } = self;
+        let Self { caches, scarce, budget, audit_every, .. } = self;
         let mut fields = out.debug_struct("Layers");
-        fields.field("caches", caches).field("scarce", scarce).field("budget", budget).finish()
+        fields.field("caches", caches).field("scarce", scarce).field("budget", budget);
+        fields.field("audit_every", audit_every).finish()
     }
 }
 
@@ -52,14 +54,14 @@ impl<T: ClassTable, P: Policy> Layers<T, P> {
     /// With three caches, over a source that has memory unless it is told to fail.
     #[must_use]
     pub const fn new() -> Self {
-        Self { caches: 3, scarce: false, budget: BUDGET, parts: PhantomData }
+        Self { caches: 3, scarce: false, budget: BUDGET, audit_every: 1, parts: PhantomData }
     }
 
     /// The same with the arenas of another machine.
     #[must_use]
     pub const fn arenas_of<G: Geometry>(self) -> Layers<T, P, G> {
-        let Self { caches, scarce, budget, .. } = self;
-        Layers { caches, scarce, budget, parts: PhantomData }
+        let Self { caches, scarce, budget, audit_every, .. } = self;
+        Layers { caches, scarce, budget, audit_every, parts: PhantomData }
     }
 }
 
@@ -83,6 +85,12 @@ impl<T: ClassTable, P: Policy, G: Geometry> Layers<T, P, G> {
         Self { budget, ..self }
     }
 
+    /// The same with the accounts looked at after every so many operations instead of each, and in the end.
+    #[must_use]
+    pub const fn audit_every(self, operations: usize) -> Self {
+        Self { audit_every: operations, ..self }
+    }
+
     /// Puts the allocator together over `os`, does `operations` to it, frees what is left and ends the
     /// caches. All that was reserved goes back to `os`.
     ///
@@ -94,7 +102,7 @@ impl<T: ClassTable, P: Policy, G: Geometry> Layers<T, P, G> {
         let heap = Heap::<_, G>::new(Faulty::new(unsafe { Returning::new(os) }));
         let central = Lists::<T, _, G>::new(&heap);
         let caches = Caches::<T, _, P, G>::new(&heap, &central, self.caches, self.scarce);
-        let mut replay = Replay::with_budget(caches, self.budget);
+        let mut replay = Replay::with_budget(caches, self.budget).audit_every(self.audit_every);
         let result = operations.iter().try_for_each(|operation| replay.apply(operation));
         if let Err(failure) = result.and_then(|()| replay.finish()) {
             // A cache of an allocator that is broken had better not be ended.

@@ -6,6 +6,7 @@ mod codec;
 #[cfg(unix)]
 mod forking;
 mod global;
+mod ground;
 #[cfg(feature = "layers")]
 pub mod layers;
 #[cfg(all(feature = "models", loom))]
@@ -31,6 +32,7 @@ mod violation;
 #[cfg(unix)]
 pub use forking::Forking;
 pub use global::Global;
+pub use ground::{Ground, Plot};
 pub use operation::Operation;
 pub use playback::{Effect, Playback};
 #[cfg(feature = "proptest")]

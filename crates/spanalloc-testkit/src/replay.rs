@@ -53,6 +53,7 @@ pub struct Replay<S> {
     cache: usize,
     steps: usize,
     budget: usize,
+    audit_every: usize,
 }
 
 /// Does `operations` to `subject`, frees what is left, and says what came of it.
@@ -78,7 +79,18 @@ impl<S: Subject> Replay<S> {
     /// out.
     pub fn with_budget(subject: S, budget: usize) -> Self {
         let (shadow, summary) = (Shadow::new(), Summary::default());
-        Self { subject, shadow, summary, cache: 0, steps: 0, budget }
+        Self { subject, shadow, summary, cache: 0, steps: 0, budget, audit_every: 1 }
+    }
+
+    /// The same with an audit after every so many operations instead of each, and in the end.
+    #[must_use]
+    pub fn audit_every(self, operations: usize) -> Self {
+        Self { audit_every: operations.max(1), ..self }
+    }
+
+    /// The subject, which is not used any more.
+    pub fn into_subject(self) -> S {
+        self.subject
     }
 
     /// The subject.
@@ -103,7 +115,13 @@ impl<S: Subject> Replay<S> {
     pub fn apply(&mut self, operation: &Operation) -> Result<(), Failure> {
         let step = self.steps;
         self.steps += 1;
-        let result = self.dispatch(operation).and_then(|()| self.audit());
+        let mut result = self.dispatch(operation);
+        let Tally { objects, bytes } = self.shadow.tally();
+        self.summary.peak_objects = self.summary.peak_objects.max(objects);
+        self.summary.peak_bytes = self.summary.peak_bytes.max(bytes);
+        if self.steps % self.audit_every == 0 {
+            result = result.and_then(|()| self.audit());
+        }
         result.map_err(|violation| Failure { step, operation: Some(*operation), violation })
     }
 
@@ -129,8 +147,6 @@ impl<S: Subject> Replay<S> {
 
     fn audit(&mut self) -> Result<(), Violation> {
         let tally = self.shadow.tally();
-        self.summary.peak_objects = self.summary.peak_objects.max(tally.objects);
-        self.summary.peak_bytes = self.summary.peak_bytes.max(tally.bytes);
         self.subject.audit(tally).map_err(Violation::Accounts)
     }
 

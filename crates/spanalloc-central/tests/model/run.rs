@@ -9,9 +9,8 @@ use spanalloc_central::{
     Central, CentralLists, LARGE, Owner, Place, Put, SpanRef, Stash, TINY, TINY_BYTES, TinyDrop,
 };
 use spanalloc_classes::{ClassTable, Rule, SizeClasses};
-use spanalloc_os::Mmap;
+use spanalloc_os::OsSource;
 use spanalloc_pages::{PAGE_BYTES, PageHeap, Pages};
-use spanalloc_testkit::Returning;
 
 use super::operation::Operation;
 
@@ -69,13 +68,10 @@ struct Member {
     closed: bool,
 }
 
-/// The heap below.
-pub type Heap = PageHeap<Returning<Mmap>>;
-
 /// The lists, and all that the model knows of them.
-pub struct Run<'a> {
-    heap: &'a Heap,
-    lists: CentralLists<Few, &'a Heap>,
+pub struct Run<'a, O: OsSource> {
+    heap: &'a PageHeap<O>,
+    lists: CentralLists<Few, &'a PageHeap<O>>,
     members: Vec<Member>,
     /// By the address of the first byte.
     spans: BTreeMap<usize, Known>,
@@ -101,8 +97,8 @@ fn pick<T: Copy>(from: &[T], number: usize) -> Option<T> {
     (!from.is_empty()).then(|| from[number % from.len()])
 }
 
-impl<'a> Run<'a> {
-    pub fn new(heap: &'a Heap) -> Self {
+impl<'a, O: OsSource> Run<'a, O> {
+    pub fn new(heap: &'a PageHeap<O>) -> Self {
         let lists = CentralLists::new(heap);
         let mut run = Self {
             heap,
