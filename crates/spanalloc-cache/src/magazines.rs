@@ -28,6 +28,9 @@ const FIRST: usize = 8;
 /// The most bytes of one class that a magazine holds at first, beyond [`LEAST`] objects.
 const FIRST_BYTES: usize = 8 << 10;
 
+/// Magazines that could not grow change places so often before that is tried again.
+const SWAPS: u8 = 16;
+
 /// A number that only slow paths use. An atomic because statistics read it.
 #[derive(Debug)]
 struct Number(AtomicU32);
@@ -86,6 +89,8 @@ pub struct Magazines {
     zeroed: AtomicBool,
     /// See the table.
     shut: AtomicU8,
+    /// How often the magazines may change places before it is tried to let them grow again.
+    swaps: AtomicU8,
     spans: Spans,
     depot: Depot,
     /// The places at which the outlet and the inlet of a shut bin were found.
@@ -107,6 +112,7 @@ impl Magazines {
             limit: Number::new(),
             zeroed: AtomicBool::new(false),
             shut: AtomicU8::new(OPEN),
+            swaps: AtomicU8::new(0),
             spans: Spans::new(),
             depot: Depot::new(),
             taken: Number::new(),
@@ -249,6 +255,29 @@ impl Magazines {
         self.open_inlet(0);
     }
 
+    /// Takes an object of the freed magazine, which becomes the loaded one, as long as that is not the time to let
+    /// them grow.
+    ///
+    /// # Safety
+    /// As for [`pop`](Keep::pop).
+    #[inline(never)]
+    unsafe fn pop_freed<P: Policy>(&self, state: &CacheState<Self>) -> Option<*mut u8> {
+        // Of large slots a magazine holds so few that there is nothing to try.
+        let swaps = self.swaps.load(Ordering::Relaxed);
+        if self.freed() == 0 || swaps == 0 && self.limit.get() > LEAST {
+            return None;
+        }
+        // That is more than to take an object.
+        state.alone(|| {
+            if self.state() == OPEN && self.loaded() == 0 && self.freed() > 0 {
+                self.swaps.store(swaps.saturating_sub(1), Ordering::Relaxed);
+                self.swap();
+            }
+        });
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.pop::<P>() }
+    }
+
     /// Makes the freed magazine the loaded one. The loaded one is empty.
     fn swap(&self) {
         let freed = self.freed();
@@ -313,22 +342,10 @@ impl Keep for Magazines {
         Some(unsafe { self.object(place as usize).read() })
     }
 
-    /// The loaded magazine is often empty while there is something in the freed one.
-    #[inline]
+    #[inline(always)]
     unsafe fn pop_or_load<P: Policy>(&self, state: &CacheState<Self>) -> Option<*mut u8> {
         // SAFETY: the caller's promise is passed on.
-        let object = unsafe { self.pop::<P>() };
-        if object.is_some() || self.freed() == 0 {
-            return object;
-        }
-        // That is more than to take an object.
-        state.alone(|| {
-            if self.state() == OPEN && self.loaded() == 0 && self.freed() > 0 {
-                self.swap();
-            }
-        });
-        // SAFETY: as above.
-        unsafe { self.pop::<P>() }
+        unsafe { self.pop::<P>().or_else(|| self.pop_freed::<P>(state)) }
     }
 
     #[inline]
@@ -350,7 +367,9 @@ impl Keep for Magazines {
             bin.swap();
         }
         if let Some(span) = bin.spans.current() {
-            if cache.grow(bin, class) && some {
+            let grown = cache.grow(bin, class);
+            bin.swaps.store(if grown { 0 } else { SWAPS }, Ordering::Relaxed);
+            if grown && some {
                 // As many objects as the magazines now hold shall take turns.
                 // SAFETY: this thread owns its current span, which is of this class.
                 unsafe { bin.load(span) };
