@@ -8,8 +8,9 @@ use spanalloc_os::{OsError, OsSource, Purpose, Report, Request};
 const PAGE_BYTES: usize = 4096;
 /// Alignment of a ground: that of the largest arena.
 const GROUND_ALIGN: usize = 64 << 20;
-/// Ranges of so many bytes go back to the source below instead of being written to page by page.
-const LARGE_BYTES: usize = 16 << 20;
+/// Ranges of so many pages are left to the source below, which has them where they are touched: 4 MB. Others are
+/// written to page by page, which takes less time than to have them a second time.
+const LARGE_PAGES: usize = 1024;
 /// Words at the start of a page that tell whether somebody wrote to it while it was not Ready.
 const SEAL_WORDS: usize = 8;
 /// What they are then.
@@ -41,7 +42,7 @@ struct State {
     guarded: Bits,
     /// Sealed in the life of this plot.
     sealed: Bits,
-    /// Never touched, or not since the source below had them.
+    /// Left to the source below: never Ready, or in a large range. These are zero when they become Ready.
     blank: Bits,
     pages: usize,
 }
@@ -161,31 +162,30 @@ impl<O: OsSource> Ground<O> {
 
     /// Makes pages that nobody uses read as zero.
     fn clear(&self, pages: &Range<usize>) {
-        if !self.empty(pages) {
-            // SAFETY: pages of the ground, which is Ready below.
-            unsafe { self.at(pages.start).write_bytes(0, pages.len() * PAGE_BYTES) };
-        }
+        // SAFETY: pages of the ground, which is Ready below.
+        unsafe { self.at(pages.start).write_bytes(0, pages.len() * PAGE_BYTES) };
     }
 
-    /// Whether pages that nobody uses are many and went back to the source below.
-    fn empty(&self, pages: &Range<usize>) -> bool {
+    /// The same, where most were not touched.
+    fn give_back(&self, pages: &Range<usize>) {
         let (at, bytes) = (self.at(pages.start), pages.len() * PAGE_BYTES);
         // SAFETY: pages of the ground, which is Ready below.
-        bytes >= LARGE_BYTES && unsafe { self.inner.empty(at, bytes) }.is_ok()
+        if unsafe { self.inner.empty(at, bytes) }.is_err() {
+            self.clear(pages);
+        }
     }
 
     /// Pages that were Ready are not to be used until they are so again.
     fn seal(&self, state: &mut State, pages: &Range<usize>) {
         state.ready.set(pages, false);
-        if self.empty(pages) {
-            state.blank.set(pages, true);
-            return;
+        state.blank.runs(pages, true).iter().for_each(|run| self.give_back(run));
+        for run in state.blank.runs(pages, false) {
+            for page in run.clone() {
+                // SAFETY: a page of the ground, which is Ready below; pages are aligned.
+                unsafe { self.at(page).cast().write([SEAL; SEAL_WORDS]) };
+            }
+            state.sealed.set(&run, true);
         }
-        for page in pages.clone() {
-            // SAFETY: a page of the ground, which is Ready below; pages are aligned.
-            unsafe { self.at(page).cast().write([SEAL; SEAL_WORDS]) };
-        }
-        state.sealed.set(pages, true);
     }
 
     /// Ends the use of reserved pages.
@@ -309,10 +309,12 @@ unsafe impl<O: OsSource> OsSource for Plot<'_, O> {
                 self.ground.look(&used);
                 self.ground.clear(&used);
             }
+            for fresh in state.blank.runs(&run, true) {
+                state.blank.set(&fresh, fresh.len() >= LARGE_PAGES);
+            }
         }
         state.ready.set(&pages, true);
         state.sealed.set(&pages, false);
-        state.blank.set(&pages, false);
         Ok(())
     }
 
@@ -336,7 +338,6 @@ unsafe impl<O: OsSource> OsSource for Plot<'_, O> {
         state.sealed.runs(&pages, true).iter().for_each(|run| self.ground.look(run));
         state.guarded.set(&pages, false);
         state.sealed.set(&pages, false);
-        state.blank.set(&pages, false);
         state.ready.set(&pages, true);
         Ok(())
     }
