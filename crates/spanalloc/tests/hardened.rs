@@ -200,5 +200,7 @@ fn no_two_processes_have_their_heaps_at_one_place() {
         out.lines().find_map(|line| line.split_once("places=")).unwrap().1.to_owned()
     };
     let places: HashSet<String> = (0..8).map(place).collect();
-    assert_eq!(places.len(), 8, "{places:?}");
+    // With 32 bits there are 16 places: no more than two of them come up once in 100,000 runs.
+    let least = if usize::BITS == 32 { 3 } else { 8 };
+    assert!(places.len() >= least, "{places:?}");
 }

@@ -138,6 +138,10 @@ fn an_object_that_moves_keeps_its_contents_and_loses_its_guard() {
 fn an_object_of_512_kilobytes_that_moves_can_grow_there() {
     for (more, roomy) in [(63, false), (64, true), (65, true)] {
         let lists = lists();
+        // As many pages in one piece as all of it takes, whatever the size of an arena is.
+        let all = alloc(&lists, 20 * more);
+        // SAFETY: the object is the test's, and nothing uses its pages.
+        unsafe { lists.free_large(all, all.base()) };
         let span = alloc(&lists, 50);
         let wall = alloc(&lists, 1);
         // SAFETY: the object is the test's.
