@@ -93,7 +93,7 @@ impl Mmap {
 
     /// The system as it is, with random places: the first arena, any other for which there is no room behind
     /// those before it, and each reservation of metadata lie at one of 2^18 places, 64 MB apart, over 16 TB.
-    /// Only where addresses have 64 bits.
+    /// Where addresses have 32 bits, at one of 2^4, over 1 GB.
     pub const fn scattered() -> Self {
         Self { scatters: true, ..Self::new() }
     }
