@@ -310,6 +310,44 @@ mod tests {
     }
 
     #[test]
+    fn a_peak_that_decays_is_looked_at_four_times_a_second() {
+        let (mut pacer, clock) = (Pacer::new(), Virtual::default());
+        assert_eq!(pacer.look(&clock, usage(1000, 1000)), Advice::Rest(AFTER_NOTHING));
+        assert_eq!(pacer.look(&clock, usage(999, 1000)), Advice::Rest(WHILE_DECAYING));
+        clock.pass(Duration::from_secs(100));
+        assert_eq!(pacer.look(&clock, usage(999, 1000)), Advice::Rest(AFTER_NOTHING));
+    }
+
+    /// A clock that stands still while a thread runs.
+    struct Still<'a>(&'a Virtual);
+
+    impl Clock for Still<'_> {
+        fn now(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+
+        fn busy(&self) -> Duration {
+            self.0.now()
+        }
+    }
+
+    #[test]
+    fn all_of_the_credit_may_be_used() {
+        let (mut pacer, running) = (Pacer::new(), Virtual::default());
+        // Borrowed, a clock is the same.
+        let clock = &Still(&running);
+        let heap = usage(0, GIGABYTE);
+        assert_eq!(pacer.look(&clock, heap), Advice::Give(PIECE_PAGES));
+        running.pass(MOST_CREDIT);
+        pacer.gave(&clock, PIECE_PAGES);
+        assert_eq!(pacer.look(&clock, heap), Advice::Give(PIECE_PAGES), "none is left");
+        running.pass(Duration::from_millis(1));
+        pacer.gave(&clock, PIECE_PAGES);
+        let owed = Duration::from_millis(SLOWNESS);
+        assert_eq!(pacer.look(&clock, heap), Advice::Rest(owed), "200 times as long");
+    }
+
+    #[test]
     fn absurd_numbers_do_no_harm() {
         let (mut pacer, clock) = (Pacer::new(), Virtual::default());
         let all = usize::MAX;

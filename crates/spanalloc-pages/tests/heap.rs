@@ -512,7 +512,7 @@ fn a_relocation_that_is_refused_costs_the_target_and_nothing_else() {
         (0..600).all(|page| unsafe { word(address + page * PAGE_BYTES).read() } == page as u64)
     };
     let lost = heap.alloc_roomy(700, 1).unwrap();
-    let reserved = heap.stats().reserved;
+    let (reserved, committed) = (heap.stats().reserved, heap.stats().committed);
     heap.os().fail_nth(Verb::Relocate, 1);
     // SAFETY: both runs are handed out and have no spans; the second is unused.
     assert!(!unsafe { heap.relocate(from.address, lost, 600) });
@@ -525,6 +525,7 @@ fn a_relocation_that_is_refused_costs_the_target_and_nothing_else() {
     assert_eq!(refused, Err(PageError::NotOurs { address: lost.address }));
     // Those behind them are, and free.
     assert_eq!(stats.reserved, reserved - 600 * PAGE_BYTES);
+    assert_eq!(stats.committed, committed - 600 * PAGE_BYTES);
     let rest = lost.address + 600 * PAGE_BYTES;
     // SAFETY: as above.
     let refused = unsafe { heap.free(rest, 100) };

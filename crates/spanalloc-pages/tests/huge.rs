@@ -81,8 +81,12 @@ unsafe impl OsSource for Told {
 }
 
 fn heap() -> PageHeap<Told, Any64> {
+    heap_over(Simulated::new::<Any64>(Place::Low, 4096))
+}
+
+fn heap_over(inner: Simulated) -> PageHeap<Told, Any64> {
     PageHeap::new(Told {
-        inner: Simulated::new::<Any64>(Place::Low, 4096),
+        inner,
         filled: AtomicBool::new(false),
         asked: Mutex::default(),
         expected: Mutex::default(),
@@ -92,7 +96,11 @@ fn heap() -> PageHeap<Told, Any64> {
 
 /// A heap, and the first page of its first block of 2 MB that nothing was taken from.
 fn large_heap() -> (PageHeap<Told, Any64>, usize) {
-    let heap = heap();
+    large_heap_at(Place::Low)
+}
+
+fn large_heap_at(place: Place) -> (PageHeap<Told, Any64>, usize) {
+    let heap = heap_over(Simulated::new::<Any64>(place, 4096));
     let first = heap.alloc(1, 1).unwrap().address / PAGE_BYTES;
     let next = (first + LARGE_HEAP + 1).next_multiple_of(BLOCK);
     // One by one: nothing is large.
@@ -130,7 +138,11 @@ fn spans_of_large_heaps_get_huge_pages() {
 
 #[test]
 fn what_was_given_back_is_not_to_be_filled_in_again() {
-    let (heap, next) = large_heap();
+    [Place::Low, Place::High].into_iter().for_each(gaps_are_told);
+}
+
+fn gaps_are_told(place: Place) {
+    let (heap, next) = large_heap_at(place);
     let free = |page: usize, pages| {
         // SAFETY: the pages were taken by this test, or by `large_heap`, and nobody uses them.
         unsafe { heap.free(page * PAGE_BYTES, pages) }.unwrap();
@@ -152,6 +164,28 @@ fn what_was_given_back_is_not_to_be_filled_in_again() {
     free(next - 10, 5);
     assert_eq!(heap.release_free(usize::MAX), 5);
     assert_eq!(given_up(), [((next - BLOCK) * PAGE_BYTES, BLOCK)], "all of the block");
+    free(next - BLOCK - 3, 7);
+    assert_eq!(heap.release_free(usize::MAX), 7);
+    assert_eq!(given_up(), [((next - BLOCK - 3) * PAGE_BYTES, 7)], "no more of two blocks");
+}
+
+#[test]
+fn small_heaps_and_blocks_that_are_not_whole_get_no_huge_pages() {
+    let small = heap();
+    small.alloc_roomy(BLOCK, 1).unwrap();
+    assert_eq!(small.os().expected(), []);
+    small.alloc(BLOCK, BLOCK).unwrap();
+    assert_eq!((small.stats().committed / PAGE_BYTES, small.os().expected()), (2 * BLOCK, vec![]));
+    let run = small.alloc_roomy(BLOCK, 1).unwrap();
+    assert_eq!(small.stats().committed / PAGE_BYTES, LARGE_HEAP);
+    assert_eq!(small.os().expected(), [(run.address, BLOCK)], "now it is large");
+
+    // The first page of the lowest block is not there to be had.
+    let odd = heap_over(Simulated::new::<Any64>(Place::Low, 4096).without_whole_arenas());
+    odd.set_huge_pages(HugePages::Always);
+    let first = odd.alloc(1, 1).unwrap().address / PAGE_BYTES;
+    assert_ne!(first % BLOCK, 0);
+    assert_eq!(odd.os().expected(), []);
 }
 
 #[test]
@@ -230,4 +264,16 @@ fn a_heap_that_is_told_to_always_asks() {
     assert_eq!(heap.release_free(usize::MAX), 3 * BLOCK, "whole blocks");
     heap.alloc(1, 1).unwrap();
     assert_eq!(heap.os().expected(), [(block(1), BLOCK)], "and again after it went back");
+}
+
+#[test]
+fn memory_of_huge_pages_goes_back_though_nobody_wrote_to_it() {
+    for (huge, pages) in [(HugePages::Off, 1), (HugePages::Always, BLOCK - 1)] {
+        let heap = heap();
+        heap.set_huge_pages(huge);
+        let (_kept, freed) = (heap.alloc(1, BLOCK).unwrap(), heap.alloc(1, 1).unwrap());
+        // SAFETY: nobody uses the run.
+        unsafe { heap.free(freed.address, 1) }.unwrap();
+        assert_eq!(heap.release_all(usize::MAX), pages, "{huge:?}");
+    }
 }

@@ -72,6 +72,9 @@ fn what_would_exceed_the_hard_limit_is_refused() {
     assert_eq!(alloc(&heap, 12 * MB), None);
     assert!(heap.committed() <= 20 * MB);
     while heap.make_room(12 * MB) {}
+    assert_eq!(heap.calls(), 1, "threads are asked for what they keep");
+    assert!(!heap.make_room(12 * MB));
+    assert_eq!(heap.calls(), 1, "once");
     assert_eq!(alloc(&heap, 12 * MB), None, "nearly all of it is in use");
     free(&heap, large, 12 * MB);
     // The longer run comes to lie behind the small one, where no memory is.
@@ -96,6 +99,7 @@ fn memory_that_was_never_written_to_is_given_back_for_room_too() {
     }
     assert_eq!(heap.release_free(usize::MAX), 0);
     assert!(heap.committed() > 15 * MB);
+    assert!(heap.make_room(MB), "2 MB become Ready at once");
     assert_eq!(alloc(&heap, 12 * MB), None);
     assert!(heap.make_room(12 * MB));
     assert!(alloc(&heap, 12 * MB).is_some(), "{:?}", heap.stats());
@@ -149,6 +153,21 @@ fn memory_goes_back_before_threads_are_asked_and_those_before_the_listener() {
 }
 
 #[test]
+fn memory_is_brought_a_sixteenth_below_the_limit() {
+    let heap = heap();
+    heap.set_soft_limit(32 * MB);
+    let (kept, freed) = (alloc(&heap, 20 * MB).unwrap(), alloc(&heap, 16 * MB).unwrap());
+    free(&heap, freed, 16 * MB);
+    heap.set_soft_limit(heap.committed());
+    assert_eq!(heap.calls(), 1, "that is within the limit");
+    heap.set_soft_limit(32 * MB);
+    assert!(!heed(&heap, 0));
+    // What goes back last is 2 MB.
+    assert!((28 * MB..=30 * MB).contains(&heap.committed()), "{}", heap.committed());
+    free(&heap, kept, 20 * MB);
+}
+
+#[test]
 fn the_listener_is_told_once_for_each_time_the_limit_is_passed() {
     let (heap, told) = (heap(), Told::default());
     heap.set_listener(Some(listener(&told)));
@@ -168,6 +187,12 @@ fn the_listener_is_told_once_for_each_time_the_limit_is_passed() {
         assert_eq!(count(), crossing);
         // The first time, and after each 2 MB more.
         assert!((5..20).contains(&heeded), "{heeded} times in 24 MB above the limit");
+        // It is still above the limit when a little went back.
+        free(&heap, runs.pop().unwrap(), MB);
+        assert!(heap.release_free(1) > 0);
+        runs.push(alloc(&heap, MB).unwrap());
+        heed(&heap, heap.calls());
+        assert_eq!(count(), crossing);
         for run in runs {
             free(&heap, run, MB);
         }
@@ -190,12 +215,16 @@ fn other_threads_are_asked_once_and_what_they_give_back_goes_on() {
     assert!(heed(&heap, 0));
     assert!(heap.committed() > 16 * MB);
     let heard = heap.heed(0, || {
+        heap.heed(heap.calls(), || panic!("one thread at a time brings the memory down"));
         free(&heap, kept, 4 * MB);
         true
     });
     assert!(heap.committed() <= 16 * MB);
     assert_eq!(heard, heap.calls());
     assert!(!heed(&heap, heard), "it has heard that");
+    assert!(heed(&heap, 0), "and others have not");
+    let (calls, heard) = (heap.calls(), heap.heed(heard, || false));
+    assert!(calls > 1 && heard == calls, "there is nothing new");
     free(&heap, mine, 15 * MB);
 }
 

@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use common::{Place, Simulated, Watched};
-use spanalloc_os::{Native, Report};
+use spanalloc_os::{Faulty, Geometry, Mmap, Native, Report, Verb};
 use spanalloc_pages::{
     Listener, PAGE_BYTES, PageCache, PageError, PageHeap, PageState, PageStats, Pages, Pool,
     Pooled, Pressure, Run, WINDOW_BYTES,
@@ -175,6 +175,109 @@ fn where_no_room_can_be_had_the_first_fit_does() {
     assert_eq!(heap.alloc_roomy(0, 1), None);
     assert_eq!(heap.alloc_roomy(1, 3), None);
     assert_eq!(heap.alloc_roomy(1 << 28, 1), None, "more than there may be");
+
+    // The first page that is aligned serves, and none a quarter of the room behind it.
+    let heap = self::heap();
+    heap.alloc(64, 64).unwrap();
+    let low = heap.alloc(64, 64).unwrap();
+    free(&heap, low);
+    assert_eq!(heap.alloc_roomy(10, 64).unwrap().address, low.address);
+}
+
+#[test]
+fn room_may_be_four_times_the_alignment() {
+    let heap = heap();
+    let low = heap.alloc(1, 1).unwrap().address;
+    // The room is 1 GB, and a quarter of it lies before the run.
+    let run = heap.alloc_roomy(10_000, GB / PAGE_BYTES / 4).unwrap();
+    assert_eq!(run.address % (GB / 4), 0);
+    assert!(run.address > low + GB / 4);
+}
+
+#[test]
+fn a_run_may_be_as_long_as_it_is_aligned() {
+    let run = heap().alloc(1 << 14, 1 << 14).unwrap();
+    assert_eq!(run.address % (PAGE_BYTES << 14), 0);
+}
+
+#[test]
+fn a_run_at_the_end_grows_into_new_address_space() {
+    let arena = Native::ARENA_BYTES / PAGE_BYTES;
+    let heap = heap();
+    let reserved = || heap.stats().reserved / PAGE_BYTES / arena;
+    let run = heap.alloc(5, 1).unwrap();
+    let end = run.address + 5 * PAGE_BYTES;
+    assert_eq!((reserved(), heap.stats().pages_free), (1, arena - 5));
+    // SAFETY: the run is handed out, and so are the pages it grew by.
+    let extend = |pages, more| unsafe { heap.extend(run.address, pages, more) };
+    // All of what is free, and an arena.
+    let more = extend(5, 2 * arena - 5).unwrap();
+    assert_eq!((more.address, more.pages), (end, 2 * arena - 5));
+    assert_eq!((reserved(), heap.stats().pages_free), (2, 0));
+    // More than an arena, with nothing free.
+    assert!(extend(2 * arena, arena + 1).is_some());
+    assert_eq!((reserved(), heap.stats().pages_free), (4, arena - 1));
+    // Never across what somebody else has.
+    let wall = heap.alloc(1, 1).unwrap();
+    assert_eq!(wall.address, run.address + (3 * arena + 1) * PAGE_BYTES);
+    assert_eq!(extend(3 * arena + 1, arena), None);
+    let far = heap.alloc(1, 1).unwrap();
+    free(&heap, wall);
+    assert_eq!(extend(3 * arena + 1, arena), None);
+    assert_eq!(reserved(), 4);
+    assert!(extend(3 * arena + 1, 1).is_some());
+    free(&heap, far);
+}
+
+#[test]
+fn a_run_does_not_grow_into_address_space_that_lies_elsewhere() {
+    let arena = Native::ARENA_BYTES / PAGE_BYTES;
+    let source = Simulated::new::<Native>(Place::BothEnds, 4096);
+    let heap: PageHeap<Faulty<Watched<Simulated>>> =
+        PageHeap::new(Faulty::new(Watched::new(source)));
+    let ranges = || heap.os().inner().ranges().len();
+    let run = heap.alloc(arena, 1).unwrap();
+    let end = run.address + Native::ARENA_BYTES;
+    assert_eq!(end, 1 << Native::ADDRESS_BITS, "there is nothing behind it");
+    // SAFETY: the run is handed out.
+    let extend = || unsafe { heap.extend(run.address, arena, 1) };
+    assert_eq!((extend(), ranges()), (None, 1), "what lies elsewhere is released");
+    heap.os().fail_from(Verb::Release, 1);
+    assert_eq!((extend(), ranges()), (None, 2));
+    assert_eq!(heap.stats().reserved, Native::ARENA_BYTES);
+    assert!(heap.alloc(arena, 1).is_some());
+    assert_eq!(ranges(), 2, "what could not be released serves others");
+}
+
+#[test]
+fn pages_become_metadata_when_there_is_nothing_else() {
+    let heap: PageHeap<Faulty<Mmap>> = PageHeap::new(Faulty::new(Mmap::new()));
+    let dirty = heap.alloc(1000, 1).unwrap();
+    let memory = std::ptr::with_exposed_provenance_mut::<u8>(dirty.address);
+    // SAFETY: the run is handed out, and nobody uses it when it is freed.
+    unsafe {
+        memory.write_bytes(0xff, 1000 * PAGE_BYTES);
+        heap.free(dirty.address, 1000).unwrap();
+    }
+    heap.os().fail_from(Verb::Reserve, 1);
+    let layout = Layout::from_size_align(64 << 10, 64).unwrap();
+    let piece = || {
+        let piece = NonNull::slice_from_raw_parts(heap.metadata(layout).unwrap(), 64 << 10);
+        // SAFETY: metadata is ours alone.
+        let bytes = unsafe { &mut *piece.as_ptr() };
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        bytes.fill(1);
+        heap.stats().metadata_pages
+    };
+    while heap.stats().metadata_pages == 0 {
+        piece();
+    }
+    // Of plenty, 512 KB at once, which serve 8 times.
+    for _ in 1..8 {
+        assert_eq!(piece(), 64);
+    }
+    assert_eq!(piece(), 128);
+    assert_eq!(heap.stats().pages_in_use, 128);
 }
 
 /// A heap of exactly what a heap must have.
@@ -249,6 +352,8 @@ fn a_heap_without_limits_guards_and_room_says_so() {
     assert!(!plain.was_handed_out(run.address), "it does not know");
     // SAFETY: the page is handed out, and unused.
     assert!(!unsafe { plain.guard(run.address) });
+    assert!(!plain.fence_threads() && !plain.is_asleep(1));
+    assert_ne!(plain.secret(), 0, "0 is none");
     plain.tend();
 }
 

@@ -121,6 +121,23 @@ fn no_huge_page_is_broken_for_a_few_kilobytes() {
 }
 
 #[test]
+fn few_pages_of_each_of_many_blocks_stay_until_they_are_more() {
+    let heap = heap();
+    let blocks: [Run; 64] = blocks(&heap);
+    let at = |block: &Run, page: usize, pages| {
+        free(&heap, Run { address: block.address + page * PAGE_BYTES, pages, ..*block });
+    };
+    blocks.iter().for_each(|block| at(block, 0, 31));
+    let before = heap.stats().committed;
+    // A ninth more than what is in use, and a tenth is kept.
+    scavenge_long_after(&heap);
+    assert_eq!(heap.stats().committed, before);
+    blocks.iter().for_each(|block| at(block, 100, 1));
+    while heap.scavenge(&At(1_000_000), 4).is_zero() {}
+    assert!(heap.stats().committed < before);
+}
+
+#[test]
 fn threads_that_free_give_back_what_is_due() {
     let heap = heap();
     let set = |time: u64| heap.os().inner().time.store(time, Ordering::Relaxed);
@@ -210,4 +227,34 @@ fn memory_that_others_need_between_pieces_in_use_is_kept() {
     }
     assert!(heap.stats().committed < before.committed, "it is not needed for ever");
     runs.into_iter().for_each(|run| free(&heap, run));
+}
+
+#[test]
+fn a_single_page_goes_back_wherever_it_lies() {
+    let heap = heap();
+    let all = heap.alloc(4 * 512, 512).unwrap();
+    for page in [0, 1, 255, 256, 511, 512, 3 * 512, 4 * 512 - 1] {
+        let address = all.address + page * PAGE_BYTES;
+        free(&heap, Run { address, pages: 1, ..all });
+        assert_eq!(heap.release_free(usize::MAX), 1, "page {page}");
+    }
+}
+
+#[test]
+fn what_lies_below_chunks_in_use_goes_back() {
+    let heap = heap();
+    let (low, high) = (heap.alloc(512, 512).unwrap(), heap.alloc(2 * 512, 512).unwrap());
+    free(&heap, high);
+    assert_eq!(heap.alloc(2 * 512, 512).unwrap().address, high.address);
+    free(&heap, low);
+    assert_eq!(heap.release_free(usize::MAX), 512);
+}
+
+#[test]
+fn pages_of_the_system_may_be_as_large_as_a_chunk() {
+    let source = Simulated::new::<Native>(Place::Low, 512 * PAGE_BYTES);
+    let heap: Heap = PageHeap::new(Faulty::new(Watched::new(source)));
+    let run = heap.alloc(512, 512).unwrap();
+    free(&heap, run);
+    assert_eq!(heap.release_free(usize::MAX), 512);
 }
