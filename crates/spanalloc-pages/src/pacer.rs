@@ -336,6 +336,7 @@ mod tests {
         let (mut pacer, running) = (Pacer::new(), Virtual::default());
         // Borrowed, a clock is the same.
         let clock = &Still(&running);
+        assert_eq!(Clock::now(&clock), Duration::from_secs(1));
         let heap = usage(0, GIGABYTE);
         assert_eq!(pacer.look(&clock, heap), Advice::Give(PIECE_PAGES));
         running.pass(MOST_CREDIT);

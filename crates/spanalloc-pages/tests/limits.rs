@@ -102,6 +102,7 @@ fn memory_that_was_never_written_to_is_given_back_for_room_too() {
     assert!(heap.make_room(MB), "2 MB become Ready at once");
     assert_eq!(alloc(&heap, 12 * MB), None);
     assert!(heap.make_room(12 * MB));
+    assert!(heap.make_room(18 * MB), "as much as there may be");
     assert!(alloc(&heap, 12 * MB).is_some(), "{:?}", heap.stats());
 }
 
@@ -226,6 +227,10 @@ fn other_threads_are_asked_once_and_what_they_give_back_goes_on() {
     let (calls, heard) = (heap.calls(), heap.heed(heard, || false));
     assert!(calls > 1 && heard == calls, "there is nothing new");
     free(&heap, mine, 15 * MB);
+    let committed = heap.committed();
+    heap.set_soft_limit(committed);
+    assert!(heed(&heap, 0));
+    assert_eq!(heap.committed(), committed, "that is within the limit");
 }
 
 #[test]

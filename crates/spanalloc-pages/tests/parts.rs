@@ -101,6 +101,8 @@ fn a_cache_says_which_runs_it_has() {
 fn pages_of_one_window_are_freed_by_one_call() {
     for in_cache in [true, false] {
         let (heap, cache) = (heap(), PageCache::new());
+        // The windows are not the first of their 512 pages.
+        heap.alloc(3 * 64, 64).unwrap();
         // SAFETY: this thread alone uses the cache, with this heap; wrong frees are to be refused.
         unsafe {
             let runs: Vec<Run> = (0..10).map(|_| heap.alloc_cached(&cache, 4).unwrap()).collect();

@@ -241,6 +241,17 @@ fn a_single_page_goes_back_wherever_it_lies() {
 }
 
 #[test]
+fn what_went_back_becomes_ready_again_and_nothing_else() {
+    let heap = heap();
+    let run = heap.alloc(256, 256).unwrap();
+    let committed = heap.stats().committed;
+    free(&heap, Run { pages: 100, ..run });
+    assert_eq!(heap.release_free(usize::MAX), 100);
+    assert_eq!(heap.alloc(100, 1), Some(Run { pages: 100, zeroed: true, ..run }));
+    assert_eq!(heap.stats().committed, committed);
+}
+
+#[test]
 fn what_lies_below_chunks_in_use_goes_back() {
     let heap = heap();
     let (low, high) = (heap.alloc(512, 512).unwrap(), heap.alloc(2 * 512, 512).unwrap());
