@@ -35,14 +35,23 @@ pub fn check(model: impl Fn() + Send + Sync + 'static) -> usize {
 }
 
 /// Runs `model` in every interleaving that preempts a thread at most `preemptions` times, and
-/// returns how many there were.
+/// returns how many there were. The bound is as much higher as the environment's
+/// `SPANALLOC_TEST_PREEMPTIONS` says, for a longer run of the same models.
 ///
 /// # Panics
-/// As [`check`].
+/// As [`check`], and if that variable is no number.
 pub fn check_bounded(preemptions: usize, model: impl Fn() + Send + Sync + 'static) -> usize {
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(preemptions);
+    builder.preemption_bound = Some(preemptions + more_preemptions());
     check_with(&builder, model)
+}
+
+fn more_preemptions() -> usize {
+    const VARIABLE: &str = "SPANALLOC_TEST_PREEMPTIONS";
+    let Some(said) = std::env::var_os(VARIABLE) else { return 0 };
+    let number = said.to_str().and_then(|said| said.parse().ok());
+    assert!(number.is_some(), "{VARIABLE} is no number: {said:?}");
+    number.unwrap_or(0)
 }
 
 /// Runs `model` as `builder` says and returns how many interleavings there were.
