@@ -519,9 +519,7 @@ impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
     fn put_away(self, bin: &Magazines, class: u8) -> bool {
         let bytes = class_facts::<C::Table>(class).bytes as usize;
         let done = bin.put_away(self.central, bytes, &self.state.bin_bytes, self.most_grown());
-        if done {
-            self.keep_within();
-        }
+        self.keep_within();
         done
     }
 }
