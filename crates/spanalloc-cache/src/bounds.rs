@@ -12,32 +12,22 @@ use crate::bin::Keep;
 use crate::cache::Cache;
 use crate::policy::Policy;
 
-/// The most bytes that a thread keeps if nobody says how many, without large objects.
-const MOST_KEPT: usize = 64 << 20;
+/// The most bytes of empty spans that a thread keeps.
+const MOST_EMPTY: usize = 64 << 20;
 /// The most bytes of large objects that it keeps.
 const MOST_RECENT: usize = 32 << 20;
 /// By how many bytes the bins of a thread may grow, all together.
 const MOST_GROWTH: usize = 512 << 10;
-/// If somebody says how much a thread keeps, its bins hold at most this part of it, and its large objects, too.
-const PART: usize = 4;
-/// So much a thread keeps before it gives up the pages that its next spans are cut from.
-const LEAST_WITH_PAGES: usize = 1 << 20;
-/// Of the most bytes that may be kept, this part goes when there are more.
-const TRIMMED_PART: usize = 8;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
-    /// The most bytes that the thread keeps in its bins, in empty spans, and in the pages that its next spans are
-    /// cut from.
-    fn most_in_all(self) -> usize {
-        match self.central.thread_cache() {
-            usize::MAX => MOST_KEPT,
-            bounded => bounded - bounded / PART,
-        }
+    /// The most bytes of empty spans that the thread keeps.
+    pub(crate) fn most_empty(self) -> usize {
+        MOST_EMPTY.min(self.central.thread_cache() / 2)
     }
 
     /// The most bytes of large objects that it keeps.
     pub(crate) fn most_recent(self) -> usize {
-        MOST_RECENT.min(self.central.thread_cache() / PART)
+        MOST_RECENT.min(self.central.thread_cache() / 4)
     }
 
     /// The most bytes that its bins may come to hold, when they grow: so many more than they began with.
@@ -46,46 +36,10 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         (begun + MOST_GROWTH).min(self.most_in_bins())
     }
 
-    /// The most bytes that its bins may hold, but for two objects of each class.
     fn most_in_bins(self) -> usize {
         match self.central.thread_cache() {
             usize::MAX => usize::MAX,
-            bounded => bounded / PART,
-        }
-    }
-
-    /// What the thread keeps of all that [`most_in_all`](Self::most_in_all) bounds, with its bins full.
-    fn kept(self) -> usize {
-        let state = self.state;
-        state.bin_bytes.load(Ordering::Relaxed) + state.empties.bytes() + state.stash_bytes()
-    }
-
-    /// Gives back pages if the thread keeps more than it may. For whoever made it more.
-    #[inline]
-    pub(crate) fn keep_within(self) {
-        if self.kept() > self.most_in_all() {
-            self.keep_within_slow();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn keep_within_slow(self) {
-        let (state, most) = (self.state, self.most_in_all());
-        loop {
-            let empty = state.empties.bytes();
-            let over = self.kept().saturating_sub(most - most / TRIMMED_PART);
-            self.trim(empty.saturating_sub(over));
-            // What lies in the window that the next spans are cut from goes there, so that there may still
-            // be too much. If nothing goes, somebody else is at the empty spans.
-            if state.empties.bytes() == empty {
-                break;
-            }
-        }
-        let rest = state.bin_bytes.load(Ordering::Relaxed) + state.stash_bytes();
-        if rest > most.max(LEAST_WITH_PAGES) {
-            // SAFETY: this thread is the only user of its stash.
-            unsafe { self.central.flush(&state.stash) };
+            bounded => bounded / 4,
         }
     }
 
@@ -97,7 +51,6 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let begun = state.begun_bytes.load(Ordering::Relaxed);
         state.bin_bytes.store(held + began, Ordering::Relaxed);
         state.begun_bytes.store(begun + began, Ordering::Relaxed);
-        self.keep_within();
     }
 
     /// Puts every bin that has no span out of use, and gives back the memory that they take. All are empty.
@@ -151,15 +104,15 @@ mod tests {
     use spanalloc_central::CentralLists;
     use spanalloc_classes::{ClassTable, Go67};
     use spanalloc_os::Mmap;
-    use spanalloc_pages::{PageHeap, WINDOW_BYTES};
+    use spanalloc_pages::PageHeap;
 
     use super::*;
     use crate::{Checked, Fast};
 
     type Lists = CentralLists<Go67, PageHeap<Mmap>>;
 
-    /// Makes and frees many objects of all sizes; what the thread then keeps, in bytes: empty spans and pages that the
-    /// next ones are cut from, large objects, and objects in its bins.
+    /// Makes and frees many objects of all sizes; what the thread then keeps: empty spans, large objects, and
+    /// objects in its bins, in bytes.
     fn keep<P: Policy>(cache: Cache<'_, Lists, P>) -> [usize; 3] {
         let sizes = (0..20_000_usize)
             .map(|index| (8 << (index % 11)) | (index % 8))
@@ -176,8 +129,7 @@ mod tests {
         let of_bin =
             |(class, bin): (u8, &P::Bin)| bin.cached() * Go67::CLASSES.class(class).bytes as usize;
         let state = cache.state;
-        let pages = state.empties.bytes() + state.stash_bytes();
-        [pages, state.recent.bytes(), state.used_bins().map(of_bin).sum()]
+        [state.empties.bytes(), state.recent.bytes(), state.used_bins().map(of_bin).sum()]
     }
 
     fn bounded<P: Policy>() {
@@ -186,19 +138,16 @@ mod tests {
         let lists = Lists::new(PageHeap::new(Mmap::new()));
         let cache = Cache::<_, P>::open(&lists).unwrap();
         let free = keep(cache);
-        assert!(free[0] + free[2] <= MOST_KEPT, "{free:?}");
         assert!(free[0] > 2 << 20 && free[1] > 1 << 20 && free[2] > 256 << 10, "{free:?}");
-        for most in [64 << 20, 1 << 20, 64 << 10, 1, usize::MAX] {
+        for most in [1 << 20, 64 << 10, 1, usize::MAX] {
             cache.reclaim();
             lists.set_thread_cache(most);
             let kept = keep(cache);
             if most == usize::MAX {
                 assert!(kept[0] == free[0] && kept[1] > 1 << 20 && kept[2] == free[2], "{kept:?}");
             } else {
-                assert!(kept[0] <= most - most / 4 + WINDOW_BYTES, "{most}: {kept:?}");
-                assert!(kept[1] <= most / 4, "{most}: {kept:?}");
+                assert!(kept[0] <= most / 2 && kept[1] <= most / 4, "{most}: {kept:?}");
                 assert!(kept[2] <= most / 4 + PAIRS, "{most}: {kept:?}");
-                assert!((kept[0] > 1 << 20) == (most > 1 << 20), "{most}: {kept:?}");
             }
         }
         // SAFETY: the cache is not used any more.

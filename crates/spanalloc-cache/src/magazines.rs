@@ -508,18 +508,12 @@ impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
     /// Doubles what the magazines of a class hold, as far as the thread may keep that much.
     fn grow(self, bin: &Magazines, class: u8) -> bool {
         let bytes = class_facts::<C::Table>(class).bytes as usize;
-        let grown = bin.grow(bytes, &self.state.bin_bytes, self.most_grown());
-        if grown {
-            self.keep_within();
-        }
-        grown
+        bin.grow(bytes, &self.state.bin_bytes, self.most_grown())
     }
 
     /// Puts the freed magazine of a class away, as far as the thread may keep that much.
     fn put_away(self, bin: &Magazines, class: u8) -> bool {
         let bytes = class_facts::<C::Table>(class).bytes as usize;
-        let done = bin.put_away(self.central, bytes, &self.state.bin_bytes, self.most_grown());
-        self.keep_within();
-        done
+        bin.put_away(self.central, bytes, &self.state.bin_bytes, self.most_grown())
     }
 }

@@ -2,7 +2,6 @@ use core::ptr;
 
 use spanalloc_central::{Owner, Stash, TINY_BYTES};
 use spanalloc_classes::MAX_CLASSES;
-use spanalloc_pages::PAGE_BYTES;
 use spanalloc_sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use spanalloc_sync::lease::Lease;
 
@@ -130,11 +129,6 @@ impl<B: Bin> CacheState<B> {
             bins: [const { B::EMPTY }; MAX_CLASSES],
             recent: Recent::new(),
         }
-    }
-
-    /// Bytes of the free pages in the stash.
-    pub(crate) fn stash_bytes(&self) -> usize {
-        self.stash.free_pages() * PAGE_BYTES
     }
 
     /// A place to note what this thread is doing, for whoever has to keep signal handlers or forks
