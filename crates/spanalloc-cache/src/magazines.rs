@@ -485,7 +485,7 @@ impl Keep for Magazines {
         }
         let (taken, given) = (self.taken.get(), self.given.get());
         // At most one object is there although who shut the bin did not find it.
-        let late = if self.outlet.is_back(taken as u32) {
+        let late = if self.outlet.is_back(taken as u32, self.loaded_end() as u32) {
             Some(taken - 1)
         } else if self.inlet.has_one_more(given as u32) {
             Some(given - 1)

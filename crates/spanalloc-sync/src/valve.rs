@@ -70,9 +70,10 @@ impl Outlet {
         self.end.store(0, Ordering::Relaxed);
     }
 
-    /// Whether the last place that seemed to be taken when who shut it read `next`, was not. For its thread.
-    pub fn is_back(&self, next: u32) -> bool {
-        self.next().wrapping_add(1) == next
+    /// Whether the last place that seemed to be taken when who shut it read `next`, was not. `end` is one past the last
+    /// place that it had: of one that is empty, the place behind that may have seemed to be taken. For its thread.
+    pub fn is_back(&self, next: u32, end: u32) -> bool {
+        next <= end && self.next().wrapping_add(1) == next
     }
 }
 
@@ -178,7 +179,11 @@ mod tests {
         outlet.shut();
         inlet.shut();
         let (taken, given) = (outlet.next(), inlet.next());
-        assert!(outlet.take().is_none() && !outlet.is_back(taken) && outlet.is_back(taken + 1));
+        assert!(
+            outlet.take().is_none() && !outlet.is_back(taken, 2) && outlet.is_back(taken + 1, 2)
+        );
+        outlet.set_next(2);
+        assert!(outlet.is_back(3, 4) && !outlet.is_back(3, 2), "there is no such place");
         inlet.give(place);
         assert!(inlet.room().is_none() && inlet.has_one_more(given));
     }

@@ -405,7 +405,7 @@ impl Kept {
                 // SAFETY: loom watches that nobody writes to it.
                 unsafe { *at }
             });
-            if self.outlet.is_back(taken) {
+            if self.outlet.is_back(taken, 2) {
                 self.let_go(self.object(taken - 1));
             }
             if self.inlet.has_one_more(given) {

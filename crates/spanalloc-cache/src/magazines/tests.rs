@@ -82,3 +82,20 @@ fn a_load_is_known_to_be_zero_until_the_next_one() {
     bin.swap();
     assert!(!bin.zeroed());
 }
+
+#[test]
+fn a_bin_that_was_empty_when_it_was_shut_has_no_late_object() {
+    let bin = Magazines::new();
+    bin.begin(64, usize::MAX);
+    for _ in 0..2 {
+        let end = bin.outlet.next();
+        // As who shuts it finds it while its thread looks whether there is something.
+        bin.outlet.set_next(end + 1);
+        bin.shut();
+        bin.find_ends();
+        bin.outlet.set_next(end);
+        bin.reopen();
+        assert_eq!((bin.state(), bin.cached()), (OPEN, 0));
+        bin.swap();
+    }
+}
