@@ -297,12 +297,16 @@ mod tests {
         assert_eq!(Go67::CLASSES.rounding, low + 16 + 32 + 64 + 128 + 4096 + 8192);
         assert_eq!(Fine72::CLASSES.rounding, Go67::CLASSES.rounding);
         assert!(Go67::CLASSES.fine_rounding && Fine72::CLASSES.fine_rounding);
+        let (of_256, rounded) =
+            (Go67::CLASSES.class_of(256), Go67::CLASSES.class_by_rounding(100, 256));
+        assert_eq!(rounded, Some(of_256), "as all of that is small");
         let powers = SizeClasses::from_sizes(&Rule::GO, &[16, 32, 64, 128, 256]);
         assert!(powers.fine_rounding);
         assert_eq!(
             powers.rounding,
             low + 16 + 32 + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192
         );
+        assert_eq!(powers.class_by_rounding(1025, 1), None, "no class serves it");
         let odd = SizeClasses::from_sizes(&Rule::GO, &[8, 24, 40]);
         assert!(!odd.fine_rounding, "24 and 40 are no multiples of 16");
         assert_eq!(odd.rounding, low + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192);

@@ -47,6 +47,7 @@ fn requests_without_sense_get_nothing() {
         (usize::MAX, 1),
         (1, 1 << (usize::BITS - 2)),
         (usize::MAX / PAGE_BYTES, 8),
+        ((1 << 27) + 1, 1),
     ] {
         assert_eq!(heap.alloc(pages, align), None, "{pages} pages aligned to {align}");
     }
@@ -561,6 +562,7 @@ fn a_source_that_never_moves_memory_is_not_asked_for_ever() {
         refused += 1;
         assert!(refused < 10);
     };
+    assert_eq!(refused, 4);
     assert_eq!(heap.os().failures(Verb::Relocate), refused);
     assert_eq!(heap.stats().pages_in_use, 600);
     free(&heap, to.address, 600);

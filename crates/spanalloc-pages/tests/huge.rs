@@ -186,6 +186,14 @@ fn small_heaps_and_blocks_that_are_not_whole_get_no_huge_pages() {
     let first = odd.alloc(1, 1).unwrap().address / PAGE_BYTES;
     assert_ne!(first % BLOCK, 0);
     assert_eq!(odd.os().expected(), []);
+    let end = first * PAGE_BYTES + odd.stats().reserved;
+    assert_ne!(end / PAGE_BYTES % BLOCK, 0);
+    while odd.stats().pages_free > 0 {
+        odd.alloc(1, 1).unwrap();
+    }
+    let expected = odd.os().expected();
+    assert!(!expected.is_empty());
+    assert!(expected.iter().all(|(at, pages)| at + pages * PAGE_BYTES <= end));
 }
 
 #[test]

@@ -169,6 +169,24 @@ fn memory_is_brought_a_sixteenth_below_the_limit() {
 }
 
 #[test]
+fn above_a_large_limit_threads_are_called_at_each_sixteenth_of_it() {
+    let heap = heap();
+    heap.set_soft_limit(320 * MB);
+    alloc(&heap, 320 * MB).unwrap();
+    heed(&heap, 0);
+    let (mut heard, mut heeded) = (heap.calls(), 0);
+    for _ in 0..60 {
+        alloc(&heap, MB).unwrap();
+        if heap.calls() != heard {
+            heed(&heap, heard);
+            heard = heap.calls();
+            heeded += 1;
+        }
+    }
+    assert!((2..=4).contains(&heeded), "{heeded} times in 60 MB");
+}
+
+#[test]
 fn the_listener_is_told_once_for_each_time_the_limit_is_passed() {
     let (heap, told) = (heap(), Told::default());
     heap.set_listener(Some(listener(&told)));

@@ -16,9 +16,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Place, Simulated};
+use common::{Place, Simulated, Watched};
 use spanalloc_os::{Faulty, Mmap, Native, OsError, OsSource, Report, Request, Verb};
-use spanalloc_pages::{PAGE_BYTES, PageHeap, Pages, Run};
+use spanalloc_pages::{PAGE_BYTES, PageCache, PageHeap, Pages, Run};
 use spanalloc_sync::Spin;
 
 /// The thread that sleeps.
@@ -191,4 +191,33 @@ fn memory_is_moved_from_4_megabytes_on_and_from_32_to_where_some_is() {
         let done = unsafe { heap.relocate(from.address, to, pages) };
         assert_eq!((heap.os().failures(Verb::Relocate), done), (moved, moved == 0), "{pages}");
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_guard_is_counted_until_it_is_a_page_again() {
+    let heap: PageHeap<Mmap> = PageHeap::new(Mmap::new());
+    let run = heap.alloc(1, 1).unwrap();
+    // SAFETY: the page is handed out, and nobody uses it.
+    unsafe {
+        assert!(heap.guard(run.address));
+        assert_eq!(heap.stats().guard_pages, 1);
+        assert!(heap.unguard(run.address));
+    }
+    assert_eq!(heap.stats().guard_pages, 0);
+}
+
+/// Pages that a thread takes at once become Ready by 2 MB, or if that is refused, themselves.
+#[test]
+fn all_that_a_thread_takes_is_ready() {
+    let source = Watched::new(Simulated::new::<Native>(Place::Low, 4096));
+    let heap: PageHeap<Faulty<Watched<Simulated>>> = PageHeap::new(Faulty::new(source));
+    heap.alloc(256, 256).unwrap();
+    let cache = PageCache::new();
+    heap.os().fail_nth(Verb::Commit, 1);
+    // SAFETY: this thread alone uses the cache.
+    let run = unsafe { heap.alloc_cached(&cache, 1) }.unwrap();
+    assert_eq!(heap.os().failures(Verb::Commit), 1);
+    assert_eq!(heap.stats().committed, (256 + 64) * PAGE_BYTES);
+    assert!(heap.os().inner().is_ready(run.address, 64));
 }

@@ -297,7 +297,6 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
     unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
         let mut seen = self.seen.lock().unwrap();
         assert_eq!((at.as_ptr().addr() % self.page_bytes(), bytes % self.page_bytes()), (0, 0));
-        assert_ne!(bytes, 0);
         // SAFETY: the caller's promise.
         unsafe { self.inner.commit(at, bytes)? };
         if let Some(pages) = seen.pages(at, bytes) {
