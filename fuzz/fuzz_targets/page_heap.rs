@@ -83,7 +83,7 @@ fn step<G: Geometry>(heap: &Heap<'_, G>, cache: &PageCache, model: &mut Model, b
     let chosen = which.checked_rem(model.runs.len());
     match kind % 16 {
         0..=3 if model.pages + pages <= MOST => {
-            let align = if low < 128 { 1 } else { 1 << (low % 14) };
+            let align = if low < 208 { 1 } else { 1 << (low % 14) };
             let Some(run) = heap.alloc(pages, align) else { return };
             assert_eq!(run.address / PAGE_BYTES % align, 0);
             model.hand_out(run, pages);
