@@ -195,9 +195,9 @@ fn ended_threads<A: GlobalAlloc + Sync>(allocator: &A, snapshot: fn() -> Snapsho
     assert!(growth <= 4 * MB, "{growth} bytes: the tables, of a peak of 200 MB");
 }
 
-/// One thread makes 3 million objects, a debug build one million, and another frees them.
+/// One thread makes 3 million objects, another frees them.
 fn pipeline<A: GlobalAlloc + Sync>(allocator: &A) {
-    const COUNT: usize = if cfg!(debug_assertions) { 1_000_000 } else { 3_000_000 };
+    const COUNT: usize = 3_000_000;
     const SIZES: (usize, usize) = (16, 1016);
     let ring = [const { AtomicPtr::new(ptr::null_mut::<u8>()) }; 1024];
     let layout = |random: &mut Random| {
@@ -238,7 +238,8 @@ fn pipeline<A: GlobalAlloc + Sync>(allocator: &A) {
         }
         let late = rollup("Rss:");
         println!("{} KB after a tenth, {} KB in the end", early / 1024, late / 1024);
-        assert!(late <= early + early / 10, "{early} {late}");
+        // How far the threads are apart makes up to half a megabyte in a process of five.
+        assert!(late <= early + early / 10 + MB / 2, "{early} {late}");
     });
 }
 
