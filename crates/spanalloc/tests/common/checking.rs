@@ -130,11 +130,15 @@ pub fn used_memory_is_zero(size: usize, get: fn(usize) -> *mut u8) {
 
 #[test]
 fn memory_goes_back_to_the_system() {
-    let large = alloc(64 << 20);
-    // SAFETY: the object has this size.
-    unsafe { large.write_bytes(1, 64 << 20) };
-    free(large, 64 << 20);
-    assert!(functions::release() >= 60 << 20);
+    // Other tests of this process may be faster to give it back.
+    let gives_back = (0..10).any(|_| {
+        let large = alloc(64 << 20);
+        // SAFETY: the object has this size.
+        unsafe { large.write_bytes(1, 64 << 20) };
+        free(large, 64 << 20);
+        functions::release() >= 60 << 20
+    });
+    assert!(gives_back);
     let snapshot = functions::snapshot();
     assert!(snapshot.live_objects() > 0 && snapshot.pages.reserved >= 64 << 20);
 }
