@@ -233,7 +233,11 @@ fn every_call_fails<P: Policy>(huge: HugePages, never: &[Verb]) {
     for verb in Verb::ALL {
         let mut summary = Summary::default();
         if verb == Verb::Release {
-            // Address space is only released that could not be used, for want of memory.
+            // Address space is only released that could not be used, for want of memory. What cannot be is lost:
+            // of 32 bits that is soon all.
+            if usize::BITS < 64 {
+                continue;
+            }
             for nth in [1, 4] {
                 summary.fill::<P>(huge, verb, Some((Verb::Commit, nth)));
             }
