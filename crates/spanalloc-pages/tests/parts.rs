@@ -241,7 +241,8 @@ fn a_run_does_not_grow_into_address_space_that_lies_elsewhere() {
         let run = heap.alloc(arena, 1).unwrap();
         let last = run.address + (Native::ARENA_BYTES - 1);
         let all = usize::MAX >> (usize::BITS - Native::ADDRESS_BITS);
-        assert_eq!(last, all, "there is nothing behind it");
+        // Of 32 bits the last arena is not used: its end would be 0.
+        assert!(all - last <= Native::ARENA_BYTES, "there is nothing behind it");
         if kept == 1 {
             heap.os().fail_from(Verb::Release, 1);
         }
