@@ -16,6 +16,7 @@ mod idle;
 mod large;
 mod limits;
 mod magazines;
+mod number;
 mod policy;
 mod realloc;
 mod recent;

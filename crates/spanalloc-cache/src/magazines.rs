@@ -4,13 +4,14 @@ use core::cell::UnsafeCell;
 use core::ptr;
 
 use spanalloc_central::{Central, SpanRef, class_facts};
-use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use spanalloc_sync::valve::{Inlet, Outlet};
 
 use crate::bin::{Bin, Keep, Load, Spans};
 use crate::cache::Cache;
 use crate::depot::Depot;
 use crate::give_back::give_back;
+use crate::number::Number;
 use crate::policy::Policy;
 use crate::state::CacheState;
 
@@ -30,24 +31,6 @@ const FIRST_BYTES: usize = 8 << 10;
 
 /// Magazines that could not grow change places so often before that is tried again.
 const SWAPS: u8 = 16;
-
-/// A number that only slow paths use. An atomic because statistics read it.
-#[derive(Debug)]
-struct Number(AtomicU32);
-
-impl Number {
-    const fn new() -> Self {
-        Self(AtomicU32::new(0))
-    }
-
-    fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed) as usize
-    }
-
-    fn set(&self, number: usize) {
-        self.0.store(number as u32, Ordering::Relaxed);
-    }
-}
 
 /// Whether another thread shut a bin, and what it did.
 const OPEN: u8 = 0;
