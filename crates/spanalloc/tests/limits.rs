@@ -11,7 +11,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use spanalloc::limits::{self, Pressure};
 use spanalloc::{Checked, Spanalloc, checked, stats};
@@ -23,10 +23,11 @@ const LIMIT: usize = 64 * MB;
 /// The limits are those of the process: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs `test` without any limits around it.
-fn alone(test: impl FnOnce()) {
+/// Runs `test` without any limits around it, in a thread of its own that has ended afterwards: no other thread
+/// has a cache then, which would be asked for what it keeps before anybody is told.
+fn alone(test: fn()) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    test();
+    std::thread::spawn(test).join().unwrap();
     limits::set_hard(usize::MAX);
     limits::set_soft(usize::MAX);
     limits::on_pressure(None);
@@ -202,4 +203,38 @@ fn memory_goes_back_and_somebody_is_told<H: Heap + Default>(heap: H) {
 fn above_a_soft_limit_memory_goes_back_and_then_somebody_is_told() {
     alone(|| memory_goes_back_and_somebody_is_told(Spanalloc));
     alone(|| memory_goes_back_and_somebody_is_told(Checked));
+}
+
+fn another_thread_is_asked_first<H: Heap + Default>(heap: H) {
+    TOLD.store(0, Ordering::Relaxed);
+    limits::set_soft(LIMIT);
+    limits::on_pressure(Some(listen::<H>));
+    // Whoever fails drops its ends, which wakes the other.
+    let (keeps, kept) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let objects = fill(heap, 1000, MB);
+            empty(heap, 1000, objects);
+            keeps.send(()).unwrap();
+            ended.recv().unwrap_err();
+        });
+        kept.recv().unwrap();
+        let large = fill(heap, 2 * LIMIT, 1);
+        assert_eq!(TOLD.load(Ordering::Relaxed), 0, "the other thread had no time to answer");
+        let more = fill(heap, 1000, LIMIT / 4);
+        assert_eq!(TOLD.load(Ordering::Relaxed), 1, "it had");
+        empty(heap, 2 * LIMIT, large);
+        empty(heap, 1000, more);
+        drop(end);
+    });
+    limits::on_pressure(None);
+    limits::set_soft(0);
+    empty(heap, 9 * MB, fill(heap, 9 * MB, 1));
+}
+
+#[test]
+fn another_thread_may_give_back_memory_before_somebody_is_told() {
+    alone(|| another_thread_is_asked_first(Spanalloc));
+    alone(|| another_thread_is_asked_first(Checked));
 }
