@@ -13,6 +13,9 @@ use crate::policy::Policy;
 const MUCH_BYTES: usize = 4 << 20;
 /// The oldest and the newest object of a magazine that are so far apart are among objects of many spans.
 const APART_BYTES: usize = 256 << 10;
+/// Of so many objects the descriptors are on their way into the processor's cache at once: as many as it can
+/// wait for.
+const AHEAD: usize = 16;
 
 /// Gives objects back to their spans.
 ///
@@ -24,16 +27,79 @@ pub(crate) unsafe fn give_back<C: Central, P: Policy>(
     objects: *const *mut u8,
     count: usize,
 ) {
+    // SAFETY: index < count (contract).
+    let address = |index: usize| unsafe { objects.add(index).read() }.addr();
+    let apart = count > 1 && address(0).abs_diff(address(count - 1)) >= APART_BYTES;
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        if apart && cache.state.empties.others() >= MUCH_BYTES {
+            give_back_apart(cache, class, objects, count);
+        } else {
+            give_back_neighbours(cache, class, objects, count);
+        }
+    }
+}
+
+/// As [`give_back`], of objects that are hardly ever neighbours: one by one, and while one is given back, the
+/// descriptors of the next ones are fetched, each of which would be waited for.
+///
+/// # Safety
+/// As there.
+unsafe fn give_back_apart<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    class: u8,
+    objects: *const *mut u8,
+    count: usize,
+) {
+    // SAFETY: index < count where this is called (contract).
+    let address = |index: usize| unsafe { objects.add(index).read() }.addr();
+    let fetch = |index| {
+        if let Some(span) = cache.central.span_at(address(index)) {
+            prefetch(span.as_ptr().as_ptr());
+        }
+    };
+    (0..count.min(AHEAD)).for_each(fetch);
+    for index in 0..count {
+        if index + AHEAD < count {
+            fetch(index + AHEAD);
+        }
+        let usual = cache.central.span_at(address(index)).filter(|span| {
+            span.unmarked_class() == Some(class) && span.ownership().is(&cache.state.owner.queue)
+        });
+        let slot = usual.and_then(|span| Some((span, span.slot_at(address(index))?)));
+        if let Some((span, slot)) = slot {
+            // SAFETY: this thread owns the span, and nobody uses the slot.
+            match unsafe { span.put_all(slot / 64, 1 << (slot % 64)) } {
+                Ok(Put::Notify) => cache.rehome_slow(span),
+                Ok(_) => {}
+                Err(slot) => die_twice(cache, span, slot),
+            }
+        } else {
+            // SAFETY: the caller's promise is passed on.
+            unsafe { give_back_neighbours(cache, class, objects.add(index), 1) };
+        }
+    }
+}
+
+/// As [`give_back`], of objects many of which are neighbours: they were often freed one after the other, need one
+/// look at the span map, and those of one word of the bitmap are given back at once.
+///
+/// # Safety
+/// As there.
+#[inline(never)]
+unsafe fn give_back_neighbours<C: Central, P: Policy>(
+    cache: Cache<'_, C, P>,
+    class: u8,
+    objects: *const *mut u8,
+    count: usize,
+) {
     let facts = class_facts::<C::Table>(class);
     let bytes = facts.bytes as usize;
     // SAFETY: index < count where this is called (contract).
     let address = |index: usize| unsafe { objects.add(index).read() }.addr();
-    prefetch_spans(cache, address, count);
     let mut index = 0;
     let mut last = None;
     while index < count {
-        // Neighbours were often freed one after the other: they need one look at the span map, and those
-        // of one word of the bitmap are given back at once.
         let known = last.and_then(|span: SpanRef| Some((span, span.slot_at(address(index))?)));
         let (span, mut slot) = known
             .unwrap_or_else(|| Cache::<C, P>::locate(cache.central, class, facts, address(index)));
@@ -64,23 +130,11 @@ pub(crate) unsafe fn give_back<C: Central, P: Policy>(
     }
 }
 
-/// Brings the descriptors of the spans of objects into the processor's cache, all at the same time: one
-/// after the other, each would be waited for. Not where most of them are there, or are the same.
-#[inline]
-fn prefetch_spans<C: Central, P: Policy>(
-    cache: Cache<'_, C, P>,
-    address: impl Fn(usize) -> usize,
-    count: usize,
-) {
-    let apart = count > 1 && address(0).abs_diff(address(count - 1)) >= APART_BYTES;
-    if !apart || cache.state.empties.others() < MUCH_BYTES {
-        return;
-    }
-    for index in 0..count {
-        if let Some(span) = cache.central.span_at(address(index)) {
-            prefetch(span.as_ptr().as_ptr());
-        }
-    }
+/// Ends the process: the program freed the object in this slot twice.
+#[cold]
+#[inline(never)]
+fn die_twice<C: Central, P: Policy>(cache: Cache<'_, C, P>, span: SpanRef, slot: usize) -> ! {
+    cache.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes())
 }
 
 /// Gives slots of one word of a span's bitmap back, which nobody uses. Whether the span is still there.
@@ -90,19 +144,17 @@ fn give_back_word<C: Central, P: Policy>(
     word: usize,
     mask: u64,
 ) -> bool {
-    let die =
-        |slot| -> ! { cache.central.die(Misuse::DoubleFree, span.address_of(slot), span.bytes()) };
     if span.ownership().is(&cache.state.owner.queue) {
         // SAFETY: the slots are of this word; tiny spans are none of a bin with magazines.
         let twice = unsafe { span.marked_among(word, mask) };
         if twice != 0 {
-            die(word * 64 + twice.trailing_zeros() as usize);
+            die_twice(cache, span, word * 64 + twice.trailing_zeros() as usize);
         }
         // SAFETY: this thread owns the span, and nobody uses the slots.
         match unsafe { span.put_all(word, mask) } {
             Ok(Put::Notify) => cache.rehome_slow(span),
             Ok(_) => return true,
-            Err(slot) => die(slot),
+            Err(slot) => die_twice(cache, span, slot),
         }
         return false;
     }
@@ -112,7 +164,7 @@ fn give_back_word<C: Central, P: Policy>(
         // SAFETY: the mark gave this thread the token.
         Ok(Marked::Token) => unsafe { cache.central.deliver(span) },
         Ok(_) => {}
-        Err(slot) => die(slot),
+        Err(slot) => die_twice(cache, span, slot),
     }
     false
 }

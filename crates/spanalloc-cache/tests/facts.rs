@@ -468,3 +468,34 @@ fn a_thread_keeps_what_it_needs_of_its_empty_spans() {
         assert!(in_use(&mut cache) < 3 * MB, "{} bytes", in_use(&mut cache));
     });
 }
+
+#[test]
+fn objects_of_many_spans_that_are_freed_without_order_all_come_back() {
+    const COUNT: usize = 120_000;
+    with_lists(|_, central| {
+        let mut cache = ThreadCache::new(central);
+        let mut other = ThreadCache::new(central);
+        for round in 0..2 {
+            let objects: Vec<_> = (0..COUNT)
+                .map(|index| {
+                    let owner = if index % 11 == round { &mut other } else { &mut cache };
+                    let object = owner.alloc(layout(64, 8)).unwrap();
+                    // SAFETY: the object has this size and is new.
+                    unsafe { pattern::fill(object.as_ptr(), 0, 64, index as u64) };
+                    object
+                })
+                .collect();
+            // A prime that does not divide the count: each index comes once, next to none of its neighbours.
+            for index in (0..COUNT).map(|turn| turn * 7919 % COUNT) {
+                // SAFETY: the object is live, has this layout, and was filled so.
+                unsafe {
+                    pattern::check(objects[index].as_ptr(), 64, index as u64).unwrap();
+                    cache.free(objects[index], layout(64, 8));
+                }
+            }
+            let snapshot = cache.snapshot().unwrap();
+            assert!(snapshot.adds_up());
+            assert_eq!(snapshot.live_objects(), 0);
+        }
+    });
+}
