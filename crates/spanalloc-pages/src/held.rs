@@ -21,8 +21,10 @@ const COMMIT_PAGES: u64 = 256;
 /// From so many Ready pages on (6 MB), memory that will be filled may be so by huge pages.
 const LARGE_HEAP_PAGES: usize = 768;
 
-/// Runs of at least so many pages (1 MB) are expected to be used as the one before was.
-const LARGE_RUN_PAGES: usize = 128;
+/// Runs of at least so many pages (64 KB) are expected to be used as the one before was,
+const LARGE_RUN_PAGES: usize = 8;
+/// and so are those of at least so many (1 MB): half a huge page.
+const VERY_LARGE_RUN_PAGES: usize = 128;
 
 /// What is known of how a run will be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +54,9 @@ pub(crate) struct State<G> {
     pub(crate) spare: (usize, usize),
     /// Where free pages are dirty.
     pub(crate) dirt: Dirt,
-    /// First page and number of pages of the last large run that was handed out; 0 pages for none.
-    last_large: (u64, usize),
+    /// First page and number of pages of the last large run that was handed out, of less than 1 MB, and of more;
+    /// 0 pages for none.
+    last_large: [(u64, usize); 2],
     /// Whether huge pages were ever asked for.
     pub(crate) dense: bool,
 }
@@ -72,7 +75,7 @@ impl<G: Geometry> State<G> {
             reserve_hint: 0,
             spare: (0, 0),
             dirt: Dirt::new(),
-            last_large: (0, 0),
+            last_large: [(0, 0); 2],
             dense: false,
         }
     }
@@ -210,7 +213,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         });
         self.state.count_taken(pages);
         if pages >= LARGE_RUN_PAGES {
-            self.state.last_large = (page, pages);
+            *self.last_like(pages) = (page, pages);
         }
         Some(Run { address: address_of(page), pages, zeroed })
     }
@@ -365,21 +368,32 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         true
     }
 
+    /// The last run of at least 1 MB, or that of less; for one with so many pages.
+    fn last_like(&mut self, pages: usize) -> &mut (u64, usize) {
+        let [large, very_large] = &mut self.state.last_large;
+        if pages < VERY_LARGE_RUN_PAGES { large } else { very_large }
+    }
+
     /// Up to where the 2 MB steps of a run, and what lies around it there, are expected to be filled:
-    /// all of them, if that is what is known of it. If nothing is known and the run is large, all of
-    /// which it has half or more, if the last one of its kind was filled: programs that leave most of a
+    /// all of them, if that is what is known of it. If nothing is known and the run is large, those of which it
+    /// has half or more, or its only one, if the last run like it was filled: programs that leave most of a
     /// large object alone do so again. Else none, which is page 0.
-    fn dense_until(&self, page: u64, pages: usize, usage: Use) -> u64 {
+    fn dense_until(&mut self, page: u64, pages: usize, usage: Use) -> u64 {
         let end = page + pages as u64;
+        let all = end.next_multiple_of(COMMIT_PAGES);
         if usage == Use::Dense {
-            return end.next_multiple_of(COMMIT_PAGES);
+            return all;
         }
-        let (last, count) = self.state.last_large;
+        let (last, count) = *self.last_like(pages);
         let filled = |memory| self.heap.source().is_filled(memory, count << PAGE_SHIFT);
-        if pages >= LARGE_RUN_PAGES && count > 0 && memory_of(last).is_some_and(filled) {
-            return (end + COMMIT_PAGES / 2) & !(COMMIT_PAGES - 1);
+        if pages < LARGE_RUN_PAGES || count == 0 || !memory_of(last).is_some_and(filled) {
+            return 0;
         }
-        0
+        if pages < VERY_LARGE_RUN_PAGES {
+            all
+        } else {
+            (end + COMMIT_PAGES / 2) & !(COMMIT_PAGES - 1)
+        }
     }
 
     /// Whether every page of `low .. high` is Ready.

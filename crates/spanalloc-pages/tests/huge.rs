@@ -222,12 +222,39 @@ fn large_runs_get_huge_pages_if_the_last_one_was_filled() {
 }
 
 #[test]
+fn so_do_the_blocks_that_smaller_runs_come_to_but_neither_kind_speaks_for_the_other() {
+    let (heap, next) = large_heap();
+    heap.os().filled.store(true, Ordering::Relaxed);
+    let take = |pages| heap.alloc(pages, 1).unwrap().address;
+    assert_eq!(take(8), next * PAGE_BYTES);
+    let second = take(2 * BLOCK);
+    assert_eq!((heap.os().asked(), heap.os().expected()), (vec![], vec![]), "nothing is known");
+    let third = take(BLOCK / 2 - 1);
+    assert_eq!(third, second + 2 * BLOCK * PAGE_BYTES);
+    assert_eq!(heap.os().asked(), [], "there is memory in this block");
+    let fourth = take(2 * BLOCK);
+    assert_eq!(heap.os().asked(), [(second, 2 * BLOCK)]);
+    assert_eq!(fourth, third + (BLOCK / 2 - 1) * PAGE_BYTES);
+    heap.os().expected();
+    // Up to the end of the block that the last one has a part of.
+    take(BLOCK - (fourth / PAGE_BYTES + 2 * BLOCK) % BLOCK);
+    heap.os().asked();
+    let fifth = take(20);
+    assert_eq!(fifth % (BLOCK * PAGE_BYTES), 0);
+    assert_eq!(heap.os().asked().len(), 1);
+    assert_eq!(heap.os().expected(), [(fifth, BLOCK)]);
+    heap.os().filled.store(false, Ordering::Relaxed);
+    let runs = BLOCK / 20;
+    assert!((0..runs).all(|_| take(20) > fifth));
+    assert_eq!((heap.os().asked().len(), heap.os().expected()), (1, vec![]), "it was not filled");
+}
+
+#[test]
 fn runs_that_are_not_large_say_nothing() {
     let (heap, _) = large_heap();
     heap.os().filled.store(true, Ordering::Relaxed);
-    heap.alloc(2 * BLOCK, 1).unwrap();
-    for _ in 0..20 {
-        heap.alloc(BLOCK / 2 - 1, 1).unwrap();
+    for _ in 0..2 * BLOCK {
+        heap.alloc(7, 1).unwrap();
     }
     assert_eq!((heap.os().asked(), heap.os().expected()), (vec![], vec![]));
 }
