@@ -142,19 +142,28 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         unsafe { self.pop(class) }
     }
 
-    /// Frees a small object of a span that this thread does not own. Takes no lock.
+    /// Frees a small object, whoever owns its span; if `class` is given, only one of this class. Takes no lock.
     ///
     /// # Safety
     /// As for [`try_free_unsized`](Self::try_free_unsized).
     #[inline]
-    pub unsafe fn try_free_elsewhere(self, object: *mut u8) -> Freed {
-        let Ok((span, slot)) = Self::find(self.central, object.addr()) else { return Freed::Not };
-        if span.class() == LARGE || span.ownership().is(&self.state.owner.queue) {
-            return Freed::Not;
+    pub unsafe fn try_free_anywhere(self, object: *mut u8, class: Option<u8>) -> Freed {
+        let address = object.addr();
+        let Some(span) = self.central.span_at(address) else { return Freed::Not };
+        let class = class.unwrap_or(span.class());
+        if span.ownership().is(&self.state.owner.queue) {
+            if !span.is_unmarked(class) {
+                return Freed::Not;
+            }
+            // SAFETY: this thread owns the span, of which that is the class; nobody uses the object (contract).
+            return unsafe { self.put(span, class, address) };
         }
+        // A large object's span has no slots.
+        let slot = if span.class() == class { span.slot_at(address) } else { None };
+        let Some(slot) = slot else { return Freed::Not };
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
         let marked = unsafe {
-            let ended = Self::end_slot_if_live(self.central, span, slot, object.addr());
+            let ended = Self::end_slot_if_live(self.central, span, slot, address);
             if ended { span.mark(slot) } else { Marked::Twice }
         };
         match marked {

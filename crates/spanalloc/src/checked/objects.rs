@@ -120,6 +120,20 @@ pub(crate) unsafe fn free<G: Checks>(object: *mut u8) {
     // SAFETY: the caller's promise is passed on.
     unsafe {
         if !free_fast::<G>(|cache| cache.try_free_unsized(object)) {
+            free_any::<G>(object);
+        }
+    }
+}
+
+/// Frees what is not of the calling thread's spans, or what others may have freed into as well.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(never)]
+unsafe fn free_any<G: Checks>(object: *mut u8) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        if !free_fast::<G>(|cache| cache.try_free_anywhere(object, None)) {
             free_slow::<G>(object);
         }
     }
@@ -163,9 +177,6 @@ unsafe fn free_slow<G: Checks>(object: *mut u8) {
     }
     // SAFETY: the caller's promise is passed on.
     let freed = unsafe {
-        if free_fast::<G>(|cache| cache.try_free_elsewhere(object)) {
-            return;
-        }
         match Entry::<G>::find() {
             Entry::Own(cache, _inside) => {
                 G::central().catch_up();
@@ -216,11 +227,11 @@ pub(super) fn misuse<G: Checks>(report: Report) {
 /// As for [`free`].
 #[inline(always)]
 pub(crate) unsafe fn free_sized<G: Checks>(object: *mut u8, size: usize, align: usize) {
-    let class = CacheOf::<G>::common_class(size, align);
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        if !class.is_some_and(|class| free_fast::<G>(|cache| cache.try_free_as(object, class))) {
-            free_sized_any::<G>(object, size, align);
+        match CacheOf::<G>::common_class(size, align) {
+            Some(class) => free_as::<G>(object, class, size, align),
+            None => free_sized_any::<G>(object, size, align),
         }
     }
 }
@@ -229,14 +240,49 @@ pub(crate) unsafe fn free_sized<G: Checks>(object: *mut u8, size: usize, align: 
 /// As for [`free`].
 #[inline(never)]
 unsafe fn free_sized_any<G: Checks>(object: *mut u8, size: usize, align: usize) {
-    let class = Layout::from_size_align(size, align).ok().and_then(CacheOf::<G>::class_of);
     // SAFETY: the caller's promise is passed on.
     unsafe {
-        if !class.is_some_and(|class| free_fast::<G>(|cache| cache.try_free_as(object, class))) {
-            check_layout::<G>(object, size, align);
-            free_slow::<G>(object);
+        match Layout::from_size_align(size, align).ok().and_then(CacheOf::<G>::class_of) {
+            Some(class) => free_as::<G>(object, class, size, align),
+            None => free_checked_slow::<G>(object, size, align),
         }
     }
+}
+
+/// Frees an object of this class, to which that size and alignment belong.
+///
+/// # Safety
+/// As for [`free`].
+#[inline(always)]
+unsafe fn free_as<G: Checks>(object: *mut u8, class: u8, size: usize, align: usize) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        if !free_fast::<G>(|cache| cache.try_free_as(object, class)) {
+            free_as_any::<G>(object, class, size, align);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`free`].
+#[inline(never)]
+unsafe fn free_as_any<G: Checks>(object: *mut u8, class: u8, size: usize, align: usize) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe {
+        if !free_fast::<G>(|cache| cache.try_free_anywhere(object, Some(class))) {
+            free_checked_slow::<G>(object, size, align);
+        }
+    }
+}
+
+/// # Safety
+/// As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_checked_slow<G: Checks>(object: *mut u8, size: usize, align: usize) {
+    check_layout::<G>(object, size, align);
+    // SAFETY: the caller's promise is passed on.
+    unsafe { free_slow::<G>(object) };
 }
 
 #[cold]
