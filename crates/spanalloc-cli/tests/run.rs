@@ -162,13 +162,20 @@ fn what_cannot_be_run_is_named() {
     assert_line(command.current_dir(place.path()), 1, &["cannot write", "missing/report"]);
 }
 
+/// Copies what will be run. Not by this process: what another test starts at this moment would have the file open for
+/// writing, too, until it is a program of its own, and nobody can run such a file.
+fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let copied = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status().unwrap();
+    assert!(copied.success());
+}
+
 #[test]
 fn the_library_is_found_in_an_installed_tree_or_missed() {
     let place = TempDir::new().unwrap();
     let installed = |name: &str| {
         let bin = place.path().join(name).join("bin");
         fs::create_dir_all(&bin).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_spanalloc"), bin.join("spanalloc")).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_spanalloc"), bin.join("spanalloc"));
         let mut command = Command::new(bin.join("spanalloc"));
         command.args(["run", "--", "cat", "/proc/self/maps"]);
         (bin, command)
@@ -210,8 +217,9 @@ fn a_static_program_runs_and_is_noticed() {
     let Some(program) = compiled(&place, "int main(void) { return 3; }", &["-static"]) else {
         return;
     };
-    let script = place.path().join("script");
-    fs::write(&script, format!("#!{} -x\n", program.display())).unwrap();
+    let (script, text) = (place.path().join("script"), place.path().join("text"));
+    fs::write(&text, format!("#!{} -x\n", program.display())).unwrap();
+    copy_program(text, &script);
     fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
     for file in [&program, &script] {
         let parts = [program.to_str().unwrap(), "is statically linked"];
@@ -226,7 +234,7 @@ fn a_static_program_runs_and_is_noticed() {
 fn a_setuid_program_runs_and_is_noticed() {
     let place = TempDir::new().unwrap();
     let program = place.path().join("cat");
-    fs::copy("/bin/cat", &program).unwrap();
+    copy_program("/bin/cat", &program);
     // SAFETY: reads a number of this process.
     if unsafe { libc::geteuid() } != 0 {
         eprintln!("SKIPPED: only root makes a program that runs as another user");
@@ -235,7 +243,7 @@ fn a_setuid_program_runs_and_is_noticed() {
     chown(&program, Some(65534), None).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
     let output = ended(&mut run(&[program.to_str().unwrap(), "/proc/self/maps"]), "");
-    assert!(output.status.success());
+    assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("is setuid or setgid"), "{}", text(&output.stderr));
     assert!(!text(&output.stdout).contains(LIBRARY), "it was loaded");
 }
