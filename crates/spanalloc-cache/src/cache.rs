@@ -136,7 +136,13 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         match Self::path(layout) {
             Path::Small(class) => self.alloc_small_slow(class).0,
             Path::Tiny => self.alloc_tiny_slow(layout.size().max(1), tiny_align(layout)),
-            Path::Large => self.alloc_large(layout).0,
+            Path::Large => {
+                let (object, fresh) = self.alloc_large(layout);
+                if fresh {
+                    Self::expect_filled(self.central, object, layout.size());
+                }
+                object
+            }
         }
     }
 

@@ -11,6 +11,8 @@ use crate::policy::Policy;
 
 /// Objects of at least this size may be zero in a better way than by writing zeros to them: 256 KB.
 const CLEARED_BYTES: usize = 256 << 10;
+/// What is at least so large, and need not be zero, is not made to be looked up here and there: 8 MB.
+const FILLED_BYTES: usize = 8 << 20;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// Whole pages for `layout` and whether they are known to be zero; null if there are none.
@@ -98,6 +100,25 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             if size < CLEARED_BYTES || !Self::clear_large(central, object) {
                 object.write_bytes(0, size);
             }
+        }
+    }
+
+    /// Says of a new object that nobody wrote to yet, and of which the program did not ask for zeros, that it will
+    /// be filled from its front, if it is that large.
+    #[inline]
+    pub fn expect_filled(central: &C, object: *mut u8, size: usize) {
+        if size >= FILLED_BYTES {
+            Self::expect_filled_slow(central, object.addr());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn expect_filled_slow(central: &C, address: usize) {
+        let span = central.span_at(address);
+        if let Some(span) = span.filter(|span| span.class() == LARGE && span.base() == address) {
+            // SAFETY: the pages are the object's, which is the caller's.
+            unsafe { central.heap().expect_filled(address, usable_pages(span)) };
         }
     }
 

@@ -17,7 +17,7 @@ use common::PackAll;
 use spanalloc_cache::{Checked, Fast, Policy, ThreadCache};
 use spanalloc_central::CentralLists;
 use spanalloc_classes::{ClassTable, Go67};
-use spanalloc_os::{Counted, Mmap, OsSource};
+use spanalloc_os::{Counted, Faulty, Mmap, OsSource, Verb};
 use spanalloc_pages::{PageHeap, Pages};
 use spanalloc_testkit::layers::nothing_left;
 use spanalloc_testkit::{Returning, pattern};
@@ -498,4 +498,27 @@ fn objects_of_many_spans_that_are_freed_without_order_all_come_back() {
             assert_eq!(snapshot.live_objects(), 0);
         }
     });
+}
+
+/// How often the system is told what to expect of memory when an object is allocated in a new heap, and when it is
+/// again.
+fn advice(size: usize, zeroed: bool) -> [usize; 2] {
+    // SAFETY: the heap and everything above it are gone before the source is.
+    let heap = PageHeap::<_>::new(Faulty::new(unsafe { Returning::new(Mmap::new()) }));
+    let central = CentralLists::<Go67, _>::new(&heap);
+    let mut cache = ThreadCache::<_>::new(&central);
+    [1, 2].map(|_| {
+        let (before, layout) = (heap.os().calls(Verb::Advise), layout(size, 8));
+        let object = if zeroed { cache.alloc_zeroed(layout) } else { cache.alloc(layout) };
+        // SAFETY: the object was allocated just now with this layout.
+        unsafe { cache.free(object.unwrap(), layout) };
+        heap.os().calls(Verb::Advise) - before
+    })
+}
+
+#[test]
+fn very_large_objects_are_expected_to_be_filled_unless_they_are_to_be_zero() {
+    assert_eq!(advice(8 << 20, false), [1, 0], "what is used again is not fresh");
+    assert_eq!(advice(7 << 20, false), [0, 0]);
+    assert_eq!(advice(64 << 20, true), [0, 0]);
 }

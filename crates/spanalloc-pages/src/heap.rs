@@ -263,6 +263,11 @@ unsafe impl<O: OsSource, G: Geometry> Pages for PageHeap<O, G> {
         unsafe { self.relocate_run(from, to, pages) }
     }
 
+    unsafe fn expect_filled(&self, address: usize, pages: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { self.expect_run_filled(page_of(address), pages) };
+    }
+
     unsafe fn clear(&self, address: usize, pages: usize) -> bool {
         let memory = NonNull::new(ptr::with_exposed_provenance_mut(address));
         let whole = self.os.page_bytes() <= PAGE_BYTES;

@@ -16,7 +16,7 @@ use crate::summary::Summary;
 use crate::tree::{Fit, Tree};
 
 /// Pages that are committed together: 2 MB.
-const COMMIT_PAGES: u64 = 256;
+pub(crate) const COMMIT_PAGES: u64 = 256;
 
 /// From so many Ready pages on (6 MB), memory that will be filled may be so by huge pages.
 const LARGE_HEAP_PAGES: usize = 768;

@@ -2,6 +2,8 @@ use spanalloc_os::{Geometry, OsSource};
 use spanalloc_sync::atomic::Ordering;
 
 use crate::heap::PageHeap;
+use crate::held::{COMMIT_PAGES, memory_of};
+use crate::pages::PAGE_SHIFT;
 
 /// For which memory a heap asks the system for huge pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,5 +35,24 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
     pub fn huge_pages(&self) -> HugePages {
         let huge = self.huge.load(Ordering::Relaxed);
         HugePages::ALL.into_iter().find(|known| *known as u8 == huge).unwrap_or_default()
+    }
+
+    /// See [`Pages::expect_filled`](crate::Pages::expect_filled). Of the blocks in which the run begins and ends,
+    /// huge pages might come to more memory than is used.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn expect_run_filled(&self, page: u64, pages: usize) {
+        let low = (page + 1).next_multiple_of(COMMIT_PAGES);
+        let high = (page + pages as u64).saturating_sub(1) & !(COMMIT_PAGES - 1);
+        if low >= high || self.huge_pages() != HugePages::Advise {
+            return;
+        }
+        self.hold().state.dense = true;
+        if let Some(memory) = memory_of(low) {
+            // SAFETY: the pages were handed out to the caller (contract), so they are ours and Ready, and
+            // they are whole OS pages.
+            unsafe { self.source().expect_use(memory, ((high - low) as usize) << PAGE_SHIFT) };
+        }
     }
 }

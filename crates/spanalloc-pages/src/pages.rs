@@ -243,6 +243,13 @@ pub unsafe trait Pages {
         true
     }
 
+    /// Says that pages that were handed out just now will be filled from the first one on, as far as they are used.
+    /// A heap may ask the system for huge pages there.
+    ///
+    /// # Safety
+    /// The pages were handed out by this heap, and the caller may use them.
+    unsafe fn expect_filled(&self, _address: usize, _pages: usize) {}
+
     /// Makes pages read as zero if there is a better way than to write zeros to all of them. False if
     /// there is none; they are then as they were.
     ///
@@ -412,6 +419,11 @@ unsafe impl<P: Pages + ?Sized> Pages for &P {
     unsafe fn relocate(&self, from: usize, to: Run, pages: usize) -> bool {
         // SAFETY: the caller's promise is passed on.
         unsafe { (**self).relocate(from, to, pages) }
+    }
+
+    unsafe fn expect_filled(&self, address: usize, pages: usize) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { (**self).expect_filled(address, pages) };
     }
 
     unsafe fn clear(&self, address: usize, pages: usize) -> bool {

@@ -260,6 +260,28 @@ fn runs_that_are_not_large_say_nothing() {
 }
 
 #[test]
+fn runs_that_will_be_filled_get_huge_pages_but_at_their_ends() {
+    let heap = heap();
+    let run = heap.alloc(4 * BLOCK, BLOCK).unwrap();
+    let expect = |page: usize, pages: usize| {
+        // SAFETY: the pages are of the run, which nobody uses.
+        unsafe { heap.expect_filled(run.address + page * PAGE_BYTES, pages) };
+        let expected = heap.os().expected();
+        let pages = |(at, pages)| ((at - run.address) / PAGE_BYTES, pages);
+        expected.into_iter().map(pages).collect::<Vec<_>>()
+    };
+    assert_eq!(expect(0, 4 * BLOCK), [(BLOCK, 2 * BLOCK)]);
+    assert_eq!(expect(BLOCK - 1, 2 * BLOCK + 1), [(BLOCK, BLOCK)]);
+    assert_eq!(expect(BLOCK - 1, 2 * BLOCK + 2), [(BLOCK, 2 * BLOCK)]);
+    assert_eq!(expect(0, 2 * BLOCK), []);
+    assert_eq!((expect(5, 1), expect(BLOCK, BLOCK)), (vec![], vec![]));
+    for other in [HugePages::Off, HugePages::Always] {
+        heap.set_huge_pages(other);
+        assert_eq!(expect(0, 4 * BLOCK), [], "it is known");
+    }
+}
+
+#[test]
 fn a_heap_that_is_told_to_never_asks() {
     let (heap, _) = large_heap();
     assert_eq!(heap.huge_pages(), HugePages::Advise, "the first choice");

@@ -53,7 +53,13 @@ fn alloc_any<G: Checks>(size: usize, align: usize) -> *mut u8 {
         fast.leave();
         object
     });
-    at_hand.unwrap_or_else(|| alloc_slow::<G>(layout).0)
+    at_hand.unwrap_or_else(|| {
+        let (object, fresh) = alloc_slow::<G>(layout);
+        if fresh {
+            CacheOf::<G>::expect_filled(G::central(), object, size);
+        }
+        object
+    })
 }
 
 /// As [`alloc`], and every byte is zero.
