@@ -134,14 +134,6 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         }
     }
 
-    /// An object of this class, if one is at hand.
-    #[inline(always)]
-    #[must_use]
-    pub fn try_alloc_of(self, class: u8) -> Option<*mut u8> {
-        // SAFETY: this thread uses the state (contract of `Cache::new`).
-        unsafe { self.pop(class) }
-    }
-
     /// Frees a small object, whoever owns its span; if `class` is given, only one of this class. Takes no lock.
     ///
     /// # Safety

@@ -111,6 +111,25 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         Self::common(layout.size(), layout.align()).and_then(|class| unsafe { self.pop(class) })
     }
 
+    /// The class of objects of this layout, by a few instructions. None if they are large, or packed.
+    #[inline(always)]
+    #[must_use]
+    pub fn small_class(layout: Layout) -> Option<u8> {
+        if Self::is_tiny(layout) {
+            return None;
+        }
+        let size = layout.size() + Self::CANARY_BYTES;
+        C::Table::CLASSES.class_by_rounding(size, layout.align())
+    }
+
+    /// An object of this class, if one is at hand.
+    #[inline(always)]
+    #[must_use]
+    pub fn try_alloc_of(self, class: u8) -> Option<*mut u8> {
+        // SAFETY: this thread uses the state (contract of `new`).
+        unsafe { self.pop(class) }
+    }
+
     /// Memory for any `layout` from what is at hand. None sends the caller to
     /// [`alloc_slow`](Self::alloc_slow).
     #[inline(always)]

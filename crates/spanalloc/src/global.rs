@@ -74,8 +74,20 @@ unsafe impl GlobalAlloc for Spanalloc {
     }
 }
 
+/// No call in it returns, so that it saves no registers.
 #[inline(never)]
 fn alloc_any(layout: Layout) -> *mut u8 {
+    match CacheOf::<Spanalloc>::small_class(layout) {
+        Some(class) => match thread::slot::<Spanalloc>().try_alloc_of(class) {
+            Some(object) => object,
+            None => alloc_more(layout),
+        },
+        None => alloc_slow(layout),
+    }
+}
+
+#[inline(never)]
+fn alloc_more(layout: Layout) -> *mut u8 {
     match thread::slot::<Spanalloc>().try_alloc_any(layout) {
         Some(object) => object,
         None => alloc_slow(layout),
