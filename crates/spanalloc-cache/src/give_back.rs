@@ -108,26 +108,43 @@ unsafe fn give_back_neighbours<C: Central, P: Policy>(
         index += 1;
         while index < count {
             let (before, this) = (address(index - 1), address(index));
-            // The slot behind that of the object before, or the one before it, needs no division.
-            slot = if this == before + bytes && slot + 1 < slots.end {
-                slot + 1
+            // Those of the slots behind that of the object before, or before it, need no division.
+            let run = |most: usize, step: usize| {
+                let most = most.min(count - index);
+                let is_next = |more: &usize| {
+                    address(index + more) == this.wrapping_add(step.wrapping_mul(*more))
+                };
+                (1..most).take_while(is_next).count() + 1
+            };
+            let (more, bits);
+            if this == before + bytes && slot + 1 < slots.end {
+                more = run(slots.end - 1 - slot, bytes);
+                bits = ones(more) << (slot % 64 + 1);
+                slot += more;
             } else if this + bytes == before && slot > slots.start {
-                slot - 1
+                more = run(slot - slots.start, bytes.wrapping_neg());
+                slot -= more;
+                bits = ones(more) << (slot % 64);
             } else {
                 match span.slot_at(this) {
-                    Some(slot) if slots.contains(&slot) => slot,
+                    Some(found) if slots.contains(&found) => slot = found,
                     _ => break,
                 }
-            };
-            let bit = 1 << (slot % 64);
-            if mask & bit != 0 {
+                (more, bits) = (1, 1 << (slot % 64));
+            }
+            if mask & bits != 0 {
                 break;
             }
-            mask |= bit;
-            index += 1;
+            mask |= bits;
+            index += more;
         }
         last = give_back_word(cache, span, word, mask).then_some(span);
     }
+}
+
+/// So many ones, fewer than 64.
+fn ones(count: usize) -> u64 {
+    (1 << count) - 1
 }
 
 /// Ends the process: the program freed the object in this slot twice.

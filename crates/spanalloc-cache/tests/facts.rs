@@ -522,3 +522,32 @@ fn very_large_objects_are_expected_to_be_filled_unless_they_are_to_be_zero() {
     assert_eq!(advice(7 << 20, false), [0, 0]);
     assert_eq!(advice(64 << 20, true), [0, 0]);
 }
+
+#[test]
+fn neighbours_come_back_whatever_their_order() {
+    const COUNT: usize = 1_000;
+    let upwards: Vec<usize> = (0..COUNT).collect();
+    let downwards: Vec<usize> = upwards.iter().rev().copied().collect();
+    let swapped: Vec<usize> = upwards.iter().map(|index| index ^ 1).collect();
+    let turned = |length: usize| -> Vec<usize> {
+        upwards.chunks(length).flat_map(|chunk| chunk.iter().rev().copied()).collect()
+    };
+    let apart: Vec<usize> = upwards.iter().map(|index| index * 3 % COUNT).collect();
+    let orders = [downwards, swapped, turned(5), turned(64), turned(100), apart, upwards.clone()];
+    with_lists(|_, central| {
+        for order in &orders {
+            let mut cache = ThreadCache::new(central);
+            let mut objects: Vec<_> =
+                (0..COUNT).map(|_| cache.alloc(layout(48, 8)).unwrap()).collect();
+            objects.sort();
+            assert!(objects.windows(2).all(|pair| pair[0] < pair[1]));
+            for index in order {
+                // SAFETY: the object is live and has this layout.
+                unsafe { cache.free(objects[*index], layout(48, 8)) };
+            }
+            let snapshot = cache.snapshot().unwrap();
+            assert!(snapshot.adds_up());
+            assert_eq!(snapshot.live_objects(), 0);
+        }
+    });
+}

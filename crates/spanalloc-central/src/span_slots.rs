@@ -175,13 +175,28 @@ impl SpanRef {
                 word += 1;
                 continue;
             }
-            first = first.min(word * 64 + bits.trailing_zeros() as usize);
+            let lowest = bits.trailing_zeros();
+            first = first.min(word * 64 + lowest as usize);
+            if bits & bits.wrapping_add(1 << lowest) == 0 {
+                // They are neighbours, as in a span that is new.
+                let run = (bits >> lowest).trailing_ones().min(left as u32);
+                let slot = word * 64 + lowest as usize;
+                end = slot + run as usize;
+                for address in (base + slot * bytes..).step_by(bytes).take(run as usize) {
+                    // SAFETY: 0 < left <= count <= want, which `out` has room for (contract).
+                    unsafe {
+                        out.add(count - left).write(ptr::with_exposed_provenance_mut(address))
+                    };
+                    left -= 1;
+                }
+                bits &= u64::MAX.checked_shl(lowest + run).unwrap_or(0);
+            }
             while bits != 0 && left > 0 {
                 let slot = word * 64 + bits.trailing_zeros() as usize;
                 end = slot + 1;
                 bits &= bits - 1;
                 let address = base + slot * bytes;
-                // SAFETY: 0 < left <= count <= want, which `out` has room for (contract).
+                // SAFETY: as above.
                 unsafe { out.add(count - left).write(ptr::with_exposed_provenance_mut(address)) };
                 left -= 1;
             }
