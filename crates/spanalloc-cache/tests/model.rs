@@ -28,6 +28,14 @@ impl ClassTable for Sparse {
         &SizeClasses::from_sizes(&Rule::GO, &[16, 64, 192, 1024, 4096, 16384]);
 }
 
+/// A table for small objects only: what is larger than 256 bytes has pages of its own.
+#[derive(Debug)]
+struct Few;
+
+impl ClassTable for Few {
+    const CLASSES: &'static SizeClasses = &SizeClasses::from_sizes(&Rule::GO, &[16, 64, 256]);
+}
+
 /// A table of powers of two, with spans cut as the table says: a class of 32 KB has one slot
 /// in each.
 #[derive(Debug)]
@@ -100,6 +108,7 @@ proptest! {
     #[test]
     fn tables_of_users(operations in operations(Mix::new().faults(1), length())) {
         check::<Sparse, PackAll>(&operations)?;
+        check::<Few, PackAll>(&operations)?;
         check::<Powers, PackNone>(&operations)?;
         check::<Powers, Checked>(&operations)?;
         check::<Sparse, Hardened>(&operations)?;

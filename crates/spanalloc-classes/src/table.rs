@@ -26,7 +26,8 @@ pub struct SizeClasses {
     count: u8,
     /// Sum of the alignments for which rounding the size up to the alignment is enough.
     rounding: u32,
-    /// Whether that is enough for every alignment, as far as the size comes to at most 1024 bytes.
+    /// Whether that is enough for every alignment, as far as the size comes to at most 1024 bytes, and each
+    /// of these sizes has a class.
     fine_rounding: bool,
     /// One row for each class number a byte can hold, so that no lookup needs a check.
     rows: [Class; 1 << u8::BITS],
@@ -96,7 +97,7 @@ impl SizeClasses {
             by_128: [0; ENTRIES],
             count: plan.count as u8,
             rounding: 0,
-            fine_rounding: true,
+            fine_rounding: false,
             rows: [Class::NONE; 1 << u8::BITS],
         };
         let mut class = 1;
@@ -118,6 +119,7 @@ impl SizeClasses {
             table.by_128[at] = table.scan(MAX_SMALL - at * COARSE_STEP);
             at += 1;
         }
+        table.fine_rounding = table.largest() >= FINE_MAX;
         let mut align = 1;
         while align <= PAGE_BYTES {
             if table.rounding_finds(align, MAX_SMALL) {
@@ -300,15 +302,29 @@ mod tests {
         let (of_256, rounded) =
             (Go67::CLASSES.class_of(256), Go67::CLASSES.class_by_rounding(100, 256));
         assert_eq!(rounded, Some(of_256), "as all of that is small");
-        let powers = SizeClasses::from_sizes(&Rule::GO, &[16, 32, 64, 128, 256]);
+        let powers = SizeClasses::from_sizes(&Rule::GO, &[16, 32, 64, 128, 256, 512, 1024]);
         assert!(powers.fine_rounding);
         assert_eq!(
             powers.rounding,
             low + 16 + 32 + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192
         );
-        assert_eq!(powers.class_by_rounding(1025, 1), None, "no class serves it");
         let odd = SizeClasses::from_sizes(&Rule::GO, &[8, 24, 40]);
         assert!(!odd.fine_rounding, "24 and 40 are no multiples of 16");
         assert_eq!(odd.rounding, low + 64 + 128 + 256 + 512 + 1024 + 2048 + 4096 + 8192);
+    }
+
+    #[test]
+    fn what_no_class_serves_has_none_by_whatever_compares() {
+        for largest in [248, 256, 1016, 1024, 1152, MAX_SMALL] {
+            let table = SizeClasses::from_sizes(&Rule::GO, &[16, 64, largest as u32]);
+            for size in [largest + 1, largest.max(FINE_MAX) + 1, MAX_SMALL + 1, usize::MAX] {
+                for align in [1, 16, 1024, 8192] {
+                    assert_eq!(table.class_by_rounding(size, align), None, "{size} of {largest}");
+                    assert_eq!(table.fine_class_for(size, align), None, "{size} of {largest}");
+                    assert_eq!(table.class_for(size, align), 0, "{size} of {largest}");
+                }
+            }
+            assert_eq!(table.class_by_rounding(largest, 1), Some(3), "{largest}");
+        }
     }
 }
