@@ -122,12 +122,12 @@ int spanalloc_set_limits_by_cgroup(void);
 void spanalloc_on_pressure(void (*callback)(void *context, size_t committed, size_t limit),
                            void *context);
 
-// Sets the most bytes that each thread keeps of what it freed, as SPANALLOC_THREAD_CACHE does: half of them as
-// pages for small objects of other sizes, a quarter as large objects, a quarter as small ones at hand. SIZE_MAX,
-// as at first, is as many as the thread's use suggests, up to fixed bounds.
+// Sets the most bytes that each thread keeps of what it freed, as SPANALLOC_THREAD_CACHE does: a quarter of them as
+// large objects, a quarter as small ones at hand, the rest as pages for small objects of any size. SIZE_MAX, as
+// at first, is as many as the thread's use suggests, up to fixed bounds.
 //
-// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and up to 512 KB of
-// pages that the next ones come from. What a thread keeps already goes as it frees more.
+// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and of a bound below 1 MB
+// the pages that the next ones come from, up to 512 KB. What a thread keeps already goes as it frees more.
 void spanalloc_set_thread_cache(size_t bytes);
 
 // Chooses for which memory the system is asked for huge pages from now on, as SPANALLOC_HUGE_PAGES does: one of

@@ -198,12 +198,12 @@ pub unsafe extern "C" fn spanalloc_on_pressure(
     heap::set_listener(callback.map(|call| unsafe { Listener::new(call, context) }));
 }
 
-/// Sets the most bytes that each thread keeps of what it freed, as SPANALLOC_THREAD_CACHE does: half of them as
-/// pages for small objects of other sizes, a quarter as large objects, a quarter as small ones at hand. SIZE_MAX,
-/// as at first, is as many as the thread's use suggests, up to fixed bounds.
+/// Sets the most bytes that each thread keeps of what it freed, as SPANALLOC_THREAD_CACHE does: a quarter of them as
+/// large objects, a quarter as small ones at hand, the rest as pages for small objects of any size. SIZE_MAX, as
+/// at first, is as many as the thread's use suggests, up to fixed bounds.
 ///
-/// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and up to 512 KB of
-/// pages that the next ones come from. What a thread keeps already goes as it frees more.
+/// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and of a bound below 1 MB
+/// the pages that the next ones come from, up to 512 KB. What a thread keeps already goes as it frees more.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanalloc_set_thread_cache(bytes: usize) {
     heap::set_thread_cache(bytes);

@@ -110,6 +110,12 @@ pub trait Keep: Sized + fmt::Debug + 'static {
     /// Free objects that the bin keeps from their spans.
     fn cached(&self) -> usize;
 
+    /// Free slots of the current span that count as used there, as those that the bin keeps do, but were never taken from
+    /// it.
+    fn reserved(&self) -> usize {
+        0
+    }
+
     /// Brings objects to hand that were freed into the bin, if [`pop`](Self::pop) may have one then;
     /// gives them back to their spans otherwise. False if there are none at hand.
     fn recover<C: Central, P: Policy<Bin = Self>>(cache: Cache<'_, C, P>, class: u8) -> bool;

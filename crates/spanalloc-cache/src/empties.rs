@@ -17,7 +17,7 @@
 //!
 //! How many are kept follows from use. A round is over when several times as much has been emptied as is
 //! kept; of each class, half of what was there through all of the round goes back then. There are
-//! never more than 64 MB, or less if a bound is set: see [`Cache::most_empty`].
+//! never more than the thread may keep beside what its bins hold: see [`bounds`](crate::bounds).
 
 use spanalloc_central::{Central, Place, SpanList, SpanRef, Stash, class_facts};
 use spanalloc_classes::MAX_CLASSES;
@@ -29,8 +29,6 @@ use crate::cache::Cache;
 use crate::policy::Policy;
 use crate::state::CacheState;
 
-/// Of the most bytes that may be kept, this part goes when there are more.
-const TRIMMED_PART: usize = 8;
 /// So many bytes may be kept without being needed,
 const SPARE_BYTES: usize = WINDOW_BYTES;
 /// and, while the heap is asked for more pages, so small a part of what the thread's other spans have.
@@ -245,13 +243,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             return unsafe { self.central.release(span, &self.state.stash) };
         };
         empties.push(span);
-        let most = self.most_empty();
-        if empties.bytes() > most {
-            self.trim_to(&held, most - most / TRIMMED_PART);
-        }
         if empties.is_round_over(span) {
             self.release_unneeded(&held);
         }
+        drop(held);
+        self.keep_within();
     }
 
     /// A span of `class` that is not among this thread's: one of its empty ones, of central, or a new one.
@@ -305,7 +301,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             }
             self.give_oldest();
         }
-        self.central.cut(class, &state.owner.queue, &state.stash)
+        let span = self.central.cut(class, &state.owner.queue, &state.stash);
+        self.keep_within();
+        span
     }
 
     /// Gives empty spans back until no more than `most` bytes of them are left.
@@ -314,7 +312,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[inline(never)]
     pub(crate) fn trim(self, most: usize) {
         if let Some(held) = self.state.empties.hold() {
-            self.trim_to(&held, most);
+            release_to::<C, P>(self.central, self.state, &held, &self.state.stash, most);
         }
     }
 
@@ -324,10 +322,6 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             self.trim(0);
             spin_pause();
         }
-    }
-
-    fn trim_to(self, held: &Held<'_>, most: usize) {
-        release_to::<C, P>(self.central, self.state, held, &self.state.stash, most);
     }
 
     /// Gives back half of what was not needed in the last round.

@@ -62,7 +62,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             };
             let used =
                 spans.current().map_or(0, SpanRef::used) + used(&spans.partial) + used(&spans.full);
-            used.saturating_sub(bin.cached()) * class_facts::<C::Table>(class).bytes as usize
+            used.saturating_sub(bin.cached() + bin.reserved())
+                * class_facts::<C::Table>(class).bytes as usize
         };
         self.state.used_bins().map(of_bin).sum()
     }

@@ -491,12 +491,20 @@ impl<C: Central, P: Policy<Bin = Magazines>> Cache<'_, C, P> {
     /// Doubles what the magazines of a class hold, as far as the thread may keep that much.
     fn grow(self, bin: &Magazines, class: u8) -> bool {
         let bytes = class_facts::<C::Table>(class).bytes as usize;
-        bin.grow(bytes, &self.state.bin_bytes, self.most_grown())
+        let grown = bin.grow(bytes, &self.state.bin_bytes, self.most_grown());
+        if grown {
+            self.keep_within();
+        }
+        grown
     }
 
     /// Puts the freed magazine of a class away, as far as the thread may keep that much.
     fn put_away(self, bin: &Magazines, class: u8) -> bool {
         let bytes = class_facts::<C::Table>(class).bytes as usize;
-        bin.put_away(self.central, bytes, &self.state.bin_bytes, self.most_grown())
+        let done = bin.put_away(self.central, bytes, &self.state.bin_bytes, self.most_grown());
+        if done {
+            self.keep_within();
+        }
+        done
     }
 }

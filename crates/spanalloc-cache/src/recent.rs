@@ -330,7 +330,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             || span.is_guarded() != Self::is_guarded(pages * PAGE_BYTES)
         {
             // SAFETY: the caller ended the object; this thread is the only user of its stash.
-            return unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
+            unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
+            return self.keep_within();
         }
         recent.put(span, pages);
         let most = self.most_recent() / PAGE_BYTES;
@@ -351,10 +352,11 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             recent.weigh_all(heap);
         }
         while recent.is_heavy(most) || recent.is_wide() {
-            let Some(span) = recent.oldest() else { return };
+            let Some(span) = recent.oldest() else { break };
             add(&recent.given, 1);
             self.give_back(span);
         }
+        self.keep_within();
     }
 
     /// Gives back what has been kept longest, for the thread's next spans: its pages are in memory, as a rule. But

@@ -1,6 +1,6 @@
 use spanalloc_central::{Central, LARGE, Owner, TINY, TINY_BYTES};
 use spanalloc_classes::{ClassTable, MAX_CLASSES};
-use spanalloc_pages::{PageStats, Pages};
+use spanalloc_pages::{PAGE_BYTES, PageStats, Pages};
 
 use crate::bin::Bin;
 use crate::cache::{Cache, SHARED};
@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub large_pages: usize,
     /// Pages that threads keep: in their page caches, and of large objects that ended.
     pub cached_pages: usize,
+    /// Pages of spans without live slots that threads keep. They are among those of their classes.
+    pub empty_pages: usize,
     /// Caches in use by a thread.
     pub caches: usize,
     /// How often the locks of the central lists were taken; `pages.heap_locks` are the heap's.
@@ -79,6 +81,7 @@ impl Snapshot {
         large_objects: 0,
         large_pages: 0,
         cached_pages: 0,
+        empty_pages: 0,
         caches: 0,
         central_locks: 0,
     };
@@ -104,7 +107,7 @@ impl Snapshot {
     #[must_use]
     pub fn live_bytes(&self) -> usize {
         let small: usize = self.rows().map(|row| row.live * row.slot_bytes).sum();
-        small + self.large_pages * spanalloc_pages::PAGE_BYTES
+        small + self.large_pages * PAGE_BYTES
     }
 
     /// Whether everything adds up: the slots of each class, and the pages of the heap. True
@@ -117,8 +120,7 @@ impl Snapshot {
         self.rows().all(slots)
             && spans + self.large_pages + self.cached_pages + pages.metadata_pages
                 == pages.pages_in_use
-            && (pages.pages_in_use + pages.pages_free) * spanalloc_pages::PAGE_BYTES
-                == pages.reserved
+            && (pages.pages_in_use + pages.pages_free) * PAGE_BYTES == pages.reserved
             && pages.committed <= pages.reserved
             && pages.metadata_in_use <= pages.metadata_committed
             && pages.metadata_committed <= pages.metadata_reserved
@@ -141,7 +143,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         snapshot.tiny = ClassStats { slot_bytes: TINY_BYTES, ..ClassStats::EMPTY };
         snapshot.classes.fill(ClassStats::EMPTY);
         (snapshot.large_objects, snapshot.large_pages) = (0, 0);
-        (snapshot.cached_pages, snapshot.caches) = (0, 0);
+        (snapshot.cached_pages, snapshot.empty_pages, snapshot.caches) = (0, 0, 0);
         snapshot.central_locks = self.central.locks();
         for (class, row) in (0..=C::Table::CLASSES.count() as u8).zip(&mut snapshot.classes) {
             row.slot_bytes = C::Table::CLASSES.class(class).bytes as usize;
@@ -191,17 +193,19 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
 fn count_cache<B: Bin>(snapshot: &mut Snapshot, state: &CacheState<B>) {
     snapshot.caches += usize::from(Owner::is_active(&state.owner));
     snapshot.cached_pages += state.stash.free_pages();
+    snapshot.empty_pages += state.empties.bytes() / PAGE_BYTES;
     for (class, bin) in state.used_bins() {
-        let cached = bin.cached();
+        let (cached, reserved) = (bin.cached(), bin.reserved());
         let row = match snapshot.classes.get_mut(usize::from(class)) {
             Some(row) if class != SHARED => {
-                row.objects = row.objects.saturating_sub(cached);
+                row.objects = row.objects.saturating_sub(cached + reserved);
                 row
             }
             _ => &mut snapshot.tiny,
         };
         row.cached += cached;
-        row.live = row.live.saturating_sub(cached);
+        row.free += reserved;
+        row.live = row.live.saturating_sub(cached + reserved);
     }
     let open = state.open.credit();
     snapshot.tiny.objects = snapshot.tiny.objects.saturating_sub(open);

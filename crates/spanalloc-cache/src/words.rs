@@ -301,7 +301,11 @@ impl Keep for Words {
     }
 
     fn cached(&self) -> usize {
-        self.kept().count() + self.reserved.load(Ordering::Relaxed).count_ones() as usize
+        self.kept().count()
+    }
+
+    fn reserved(&self) -> usize {
+        self.reserved.load(Ordering::Relaxed).count_ones() as usize
     }
 
     /// Kept objects could not be popped because another thread has freed into a span of theirs: that

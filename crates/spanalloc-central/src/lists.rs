@@ -78,9 +78,10 @@ impl<T: ClassTable, H: Pages> CentralLists<T, H> {
         }
     }
 
-    /// Sets the most bytes that each thread keeps of what it freed, beyond the pages that its next spans are cut
-    /// from: half of them as empty spans, a quarter as large objects, a quarter at hand in its bins, and two
-    /// objects of each class in any case. `usize::MAX`, as at first, is as many as its use suggests.
+    /// Sets the most bytes that each thread keeps of what it freed: a quarter of them at hand in its bins, a quarter as
+    /// large objects, the rest as empty spans and as pages that its next spans are cut from; in any case two
+    /// objects of each class, and of those pages what is below 1 MB with what is at hand. `usize::MAX`, as at first, is as many
+    /// as its use suggests.
     ///
     /// What a thread keeps already it loses as it frees more, and what is at hand when it gives back all.
     pub fn set_thread_cache(&self, bytes: usize) {

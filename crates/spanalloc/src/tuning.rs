@@ -6,12 +6,12 @@ use spanalloc_pages::HugePages;
 use crate::program::Program;
 use crate::{Spanalloc, checked, hardened};
 
-/// Sets the most bytes that each thread keeps of what it freed: half of them as pages for small objects of other
-/// sizes, a quarter as large objects, a quarter as small ones at hand. `usize::MAX`, as at first, is as many as
+/// Sets the most bytes that each thread keeps of what it freed: a quarter of them as large objects, a quarter as
+/// small ones at hand, the rest as pages for small objects of any size. `usize::MAX`, as at first, is as many as
 /// the thread's use suggests, up to fixed bounds.
 ///
-/// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and up to 512 KB of
-/// pages that the next ones come from. What a thread keeps already goes as it frees more, and with
+/// Whatever the number, a thread keeps two objects at hand of each size class that it uses, and of a bound below 1 MB
+/// the pages that the next ones come from, up to 512 KB. What a thread keeps already goes as it frees more, and with
 /// [`release`](crate::release).
 pub fn set_thread_cache(bytes: usize) {
     Spanalloc::central().set_thread_cache(bytes);

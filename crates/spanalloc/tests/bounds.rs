@@ -274,6 +274,53 @@ fn fragments<A: GlobalAlloc>(allocator: &A, most: usize) {
     assert!(percent <= most, "{percent}");
 }
 
+/// What all threads keep of small objects that were freed: in their bins, in empty spans, and in the pages that the
+/// next spans are cut from.
+fn kept(snapshot: &Snapshot) -> usize {
+    let in_bins: usize = snapshot.rows().map(|row| row.cached * row.slot_bytes).sum();
+    in_bins + (snapshot.empty_pages + snapshot.cached_pages) * 8192
+}
+
+/// What one thread keeps while it allocates and frees small objects in every way, and afterwards, if it may keep a
+/// megabyte.
+fn bounded<A: GlobalAlloc>(allocator: &A, snapshot: fn() -> Snapshot) {
+    const SIZES: [(usize, usize); 5] =
+        [(24, 48), (24, 1024), (1024, 8192), (8192, 32 << 10), (24, 32 << 10)];
+    spanalloc::set_thread_cache(MB);
+    let mut random = Random(3);
+    let mut most = 0;
+    let mut look = |when: &str, sizes: (usize, usize)| {
+        let kept = kept(&snapshot());
+        assert!(kept <= MB, "{kept} bytes {when}, of objects of {sizes:?} bytes");
+        most = most.max(kept);
+    };
+    for sizes in SIZES.into_iter().chain(SIZES.into_iter().rev()) {
+        // All at once, in batches, and beside others that stay.
+        let mut stays = Chain::new(allocator);
+        for bytes in [8 * MB, MB / 2, MB / 2, 3 * MB, MB] {
+            let mut all = Chain::new(allocator);
+            for _ in 0..bytes / 64 / 1024 {
+                fill(&mut all, 60 << 10, sizes, &mut random);
+                look("while it allocates", sizes);
+                fill(&mut stays, 4 << 10, sizes, &mut random);
+            }
+            all.free_all();
+            look("when all is free", sizes);
+        }
+        // One in, one out.
+        for _ in 0..500 {
+            let mut few = Chain::new(allocator);
+            fill(&mut few, 1 << random.below(18), sizes, &mut random);
+            few.free_all();
+            look("as some come and go", sizes);
+        }
+        stays.free_all();
+        look("in the end", sizes);
+    }
+    println!("{} KB at most", most / 1024);
+    assert!(most > MB / 2, "{most} bytes: nothing to bound");
+}
+
 #[test]
 fn child() {
     match job().as_deref() {
@@ -288,6 +335,8 @@ fn child() {
         Some("ended, checked") => ended_threads(&Checked, checked::snapshot),
         Some("pipeline") => pipeline(&Spanalloc),
         Some("pipeline, checked") => pipeline(&Checked),
+        Some("bounded") => bounded(&Spanalloc, stats::snapshot),
+        Some("bounded, checked") => bounded(&Checked, checked::snapshot),
         Some("fragments") => fragments(&Spanalloc, 200),
         Some("fragments, checked") => fragments(&Checked, 200),
         Some(other) => panic!("{other}"),
@@ -306,6 +355,12 @@ fn idle_threads_keep_little() {
 fn idle_threads_keep_little_beside_the_background_thread() {
     run("idle, background");
     run("idle, background, checked");
+}
+
+#[test]
+fn a_thread_keeps_as_much_as_it_may() {
+    run("bounded");
+    run("bounded, checked");
 }
 
 #[test]
