@@ -10,8 +10,10 @@ use crate::pages::{PAGE_BYTES, PAGE_SHIFT, Run, copy_pages};
 
 /// A run with room comes to lie in a free run this many times as long as itself.
 const ROOM: u64 = 16;
-/// The most room, in pages: 1 GB.
+/// The most room, in pages: 1 GB,
 const MOST_ROOM: u64 = 1 << (30 - PAGE_SHIFT);
+/// but no larger part of all addresses.
+const ROOM_PART: u64 = 16;
 /// The part of the room that is left before the run, as room of its neighbour there.
 const BEFORE: u64 = 4;
 /// Runs of at least this many pages are aligned to as many: 2 MB, the size of a huge page.
@@ -30,7 +32,8 @@ const REFUSED_RELOCATIONS: usize = MOST_RELOCATIONS / 4;
 impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     /// Takes a run that has free pages before and behind it. None if there is no such place.
     pub(crate) fn alloc_roomy(&mut self, pages: usize, align: usize, most: u64) -> Option<Run> {
-        let room = (pages as u64 * (ROOM - 1)).min(MOST_ROOM);
+        let most_room = MOST_ROOM.min((1 << (G::ADDRESS_BITS - PAGE_SHIFT)) / ROOM_PART);
+        let room = (pages as u64 * (ROOM - 1)).min(most_room);
         let all = pages as u64 + room;
         let block = if pages as u64 >= BLOCK_PAGES { BLOCK_PAGES } else { 1 };
         let align = block.max(align as u64);

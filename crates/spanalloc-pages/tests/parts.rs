@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use common::{Place, Simulated, Watched};
-use spanalloc_os::{Faulty, Geometry, Mmap, Native, Report, Verb};
+use spanalloc_os::{Any32, Faulty, Geometry, IosArm64, Mips32, Mmap, Native, Report, Verb};
 use spanalloc_pages::{
     Listener, PAGE_BYTES, PageCache, PageError, PageHeap, PageState, PageStats, Pages, Pool,
     Pooled, Pressure, Run, WINDOW_BYTES,
@@ -26,7 +26,13 @@ use spanalloc_sync::Spin;
 
 type Heap = PageHeap<Watched<Simulated>>;
 
-const GB: usize = 1 << 30;
+/// The most room for what is to grow, in bytes: 1 GB, or a sixteenth of all addresses.
+const MOST_ROOM: usize = most_room::<Native>();
+
+const fn most_room<G: Geometry>() -> usize {
+    if G::ADDRESS_BITS < 34 { 1 << (G::ADDRESS_BITS - 4) } else { 1 << 30 }
+}
+
 /// An address that no arena of these tests has.
 const FAR: usize = 1 << (usize::BITS - 18);
 
@@ -147,7 +153,7 @@ fn what_is_to_grow_gets_fifteen_times_its_length_of_room() {
         (255, 1, 255 * 15),
         (256, 1, 256 * 15),
         (1000, 1, 15_000),
-        (10_000, 1, GB / PAGE_BYTES),
+        (10_000, 1, MOST_ROOM / PAGE_BYTES),
     ] {
         let heap = heap();
         let low = heap.alloc(1, 1).unwrap().address + PAGE_BYTES;
@@ -163,6 +169,24 @@ fn what_is_to_grow_gets_fifteen_times_its_length_of_room() {
         // SAFETY: the run is handed out.
         assert!(unsafe { heap.extend(run.address, pages, behind) }.is_some(), "{pages} pages");
     }
+}
+
+/// Address space that a heap reserves for a run that is to grow.
+fn reserved_for<G: Geometry>(pages: usize) -> usize {
+    let source = Watched::new(Simulated::new::<G>(Place::Low, 4096));
+    let heap: PageHeap<_, G> = PageHeap::new(source);
+    heap.alloc_roomy(pages, 1).unwrap();
+    heap.stats().reserved
+}
+
+#[test]
+fn of_few_addresses_a_sixteenth_is_room() {
+    const RUN: usize = 10_000;
+    let expected = |room: usize, arena| (RUN * PAGE_BYTES + room).next_multiple_of(arena);
+    let (any, mips, ios) = (Any32::ARENA_BYTES, Mips32::ARENA_BYTES, IosArm64::ARENA_BYTES);
+    assert_eq!(reserved_for::<Any32>(RUN), expected(256 << 20, any));
+    assert_eq!(reserved_for::<Mips32>(RUN), expected(128 << 20, mips));
+    assert_eq!(reserved_for::<IosArm64>(RUN), expected(1 << 30, ios));
 }
 
 #[test]
@@ -190,10 +214,10 @@ fn where_no_room_can_be_had_the_first_fit_does() {
 fn room_may_be_four_times_the_alignment() {
     let heap = heap();
     let low = heap.alloc(1, 1).unwrap().address;
-    // The room is 1 GB, and a quarter of it lies before the run.
-    let run = heap.alloc_roomy(10_000, GB / PAGE_BYTES / 4).unwrap();
-    assert_eq!(run.address % (GB / 4), 0);
-    assert!(run.address > low + GB / 4);
+    // A quarter of the room lies before the run.
+    let run = heap.alloc_roomy(10_000, MOST_ROOM / PAGE_BYTES / 4).unwrap();
+    assert_eq!(run.address % (MOST_ROOM / 4), 0);
+    assert!(run.address > low + MOST_ROOM / 4);
 }
 
 #[test]
