@@ -33,7 +33,7 @@ pub(crate) fn runs_of(mut word: u64, length: u32) -> u64 {
 
 /// The words that the bits `from .. from + count` lie in, each with the mask of its part.
 #[inline]
-fn parts(from: usize, count: usize) -> impl Iterator<Item = (usize, u64)> {
+fn parts(from: usize, count: usize) -> impl DoubleEndedIterator<Item = (usize, u64)> {
     let end = from + count;
     (from / 64..end.div_ceil(64)).map(move |index| {
         let first = from.saturating_sub(index * 64);
@@ -129,6 +129,15 @@ impl Bits {
         })
     }
 
+    /// The last bit of `0 .. end` that is `value`.
+    pub(crate) fn last(&self, end: usize, value: bool) -> Option<usize> {
+        let flip = if value { 0 } else { u64::MAX };
+        parts(0, end).rev().find_map(|(index, mask)| {
+            let hits = (self.word(index) ^ flip) & mask;
+            (hits != 0).then(|| index * 64 + hits.ilog2() as usize)
+        })
+    }
+
     /// Where the first `length` consecutive ones begin; `length` is at least 1.
     #[inline]
     pub(crate) fn find(&self, length: usize) -> Option<usize> {
@@ -192,14 +201,14 @@ impl Bits {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     extern crate std;
     use std::vec::Vec;
 
     /// A small generator of numbers that are the same in every run.
-    fn noise(seed: &mut u64) -> u64 {
+    pub(crate) fn noise(seed: &mut u64) -> u64 {
         *seed ^= *seed << 13;
         *seed ^= *seed >> 7;
         *seed ^= *seed << 17;
@@ -221,7 +230,7 @@ mod tests {
         flags.windows(length).position(|window| window.iter().all(|&f| f))
     }
 
-    fn samples() -> Vec<Bits> {
+    pub(crate) fn samples() -> Vec<Bits> {
         let mut seed = 0x9e37_79b9_7f4a_7c15;
         let mut samples = Vec::new();
         for round in 0..400 {
@@ -274,6 +283,8 @@ mod tests {
                 for value in [false, true] {
                     let next = flags[from..].iter().position(|&f| f == value).map(|i| i + from);
                     assert_eq!(bits.next(from, value), next);
+                    let last = flags[..from].iter().rposition(|&f| f == value);
+                    assert_eq!(bits.last(from, value), last);
                 }
                 let mut set = bits;
                 set.set(from, count);
@@ -296,6 +307,7 @@ mod tests {
         assert_eq!(bits, Bits::default());
         assert!(bits.all(64, 0));
         assert_eq!(bits.next(CHUNK_PAGES, false), None);
+        assert_eq!((bits.last(0, false), bits.last(CHUNK_PAGES, false)), (None, Some(511)));
     }
 
     #[test]

@@ -376,14 +376,71 @@ fn last_run(
     group: usize,
     longest: usize,
 ) -> Option<(usize, usize)> {
-    let good = |at: usize| candidates.all(at, group) && dirty.any(at, group);
-    let mut high = round_down(end, group);
-    while high > 0 && !good(high - group) {
-        high -= group;
+    let good = groups(candidates, dirty, group);
+    let high = good.last(round_down(end, group), true)? + 1;
+    let low = good.last(high, false).map_or(0, |before| before + 1);
+    let low = low.max(high.saturating_sub(longest));
+    Some((low, high - low))
+}
+
+/// The pages of groups of `group` pages, all of them in `candidates` and one in `dirty`.
+fn groups(candidates: &Bits, dirty: &Bits, group: usize) -> Bits {
+    if group == 1 {
+        return candidates.both(dirty);
     }
-    let mut low = high;
-    while low > 0 && high - low < longest && good(low - group) {
-        low -= group;
+    let mut good = Bits::default();
+    for at in (0..CHUNK_PAGES).step_by(group) {
+        if candidates.all(at, group) && dirty.any(at, group) {
+            good.set(at, group);
+        }
     }
-    (high > low).then_some((low, high - low))
+    good
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitmap::tests::{noise, samples};
+
+    /// The same page by page.
+    fn naive_run(
+        candidates: &Bits,
+        dirty: &Bits,
+        end: usize,
+        group: usize,
+        longest: usize,
+    ) -> Option<(usize, usize)> {
+        let is_good = |at: usize| {
+            (at..at + group).all(|page| candidates.all(page, 1))
+                && (at..at + group).any(|page| dirty.all(page, 1))
+        };
+        let mut high = end / group * group;
+        while high > 0 && !is_good(high - group) {
+            high -= group;
+        }
+        let mut low = high;
+        while low > 0 && high - low < longest && is_good(low - group) {
+            low -= group;
+        }
+        (high > low).then_some((low, high - low))
+    }
+
+    #[test]
+    fn the_last_run_is_the_one_that_a_walk_finds() {
+        let (samples, mut seed) = (samples(), 3);
+        let mut found = 0;
+        for pair in samples.windows(2) {
+            let [candidates, dirty] = pair else { continue };
+            for group in [1, 2, 4, 8, 16, 128, CHUNK_PAGES] {
+                let end = noise(&mut seed) as usize % (CHUNK_PAGES + 1);
+                let some = noise(&mut seed) as usize % CHUNK_PAGES + group;
+                for (end, longest) in [(end, some / group * group), (CHUNK_PAGES, CHUNK_PAGES)] {
+                    let run = last_run(candidates, dirty, end, group, longest);
+                    assert_eq!(run, naive_run(candidates, dirty, end, group, longest), "{group}");
+                    found += usize::from(run.is_some());
+                }
+            }
+        }
+        assert!(found > samples.len(), "{found}");
+    }
 }
