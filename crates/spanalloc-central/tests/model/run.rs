@@ -6,13 +6,15 @@ use std::ptr::{self, NonNull};
 
 use spanalloc_central::remote::Marked;
 use spanalloc_central::{
-    Central, CentralLists, LARGE, Owner, Place, Put, SpanRef, Stash, TINY, TINY_BYTES, TinyDrop,
+    Central, CentralLists, Owner, Place, Put, SpanRef, Stash, TINY, TINY_BYTES, TinyDrop,
 };
 use spanalloc_classes::{ClassTable, Rule, SizeClasses};
 use spanalloc_os::OsSource;
 use spanalloc_pages::{PAGE_BYTES, PageHeap, Pages};
 
 use super::operation::Operation;
+
+mod large;
 
 /// Owners of spans.
 pub const OWNERS: usize = 3;
@@ -388,64 +390,6 @@ impl<'a, O: OsSource> Run<'a, O> {
         let left = member.owner;
         self.members[owner] = self.member();
         assert!(ptr::eq(self.members[owner].owner, left), "the owner that left last comes first");
-    }
-
-    fn alloc_large(&mut self, pages: usize, align: usize) {
-        let span = self.lists.alloc_large(pages, align, None);
-        assert_eq!(span.is_some(), pages > 0);
-        let Some(span) = span else { return };
-        assert_eq!((span.pages(), span.class(), span.place()), (pages, LARGE, Place::Large));
-        assert_eq!(span.base() % (align * PAGE_BYTES), 0);
-        // SAFETY: the object is the test's.
-        unsafe { self.fill_large(span, 0, span.zeroed()) };
-        self.large.push(span);
-    }
-
-    /// Writes to the pages of a large object from page `from` on.
-    unsafe fn fill_large(&self, span: SpanRef, from: usize, zeroed: bool) {
-        for page in from..span.pages() {
-            let address = span.base() + page * PAGE_BYTES;
-            // SAFETY: the page is the test's.
-            unsafe {
-                assert!(!zeroed || *word_of(address) == 0, "said to be zero");
-                *word_of(address) = value_of(address);
-            }
-        }
-    }
-
-    fn check_large(&self, span: SpanRef) {
-        for page in 0..span.pages() {
-            let address = span.base() + page * PAGE_BYTES;
-            // SAFETY: the page is the test's.
-            assert_eq!(unsafe { *word_of(address) }, value_of(address), "pages in two hands");
-            assert_eq!(self.lists.span_at(address + page), Some(span));
-        }
-    }
-
-    fn free_large(&mut self, span: SpanRef) {
-        self.check_large(span);
-        let base = span.base();
-        // SAFETY: the object is the test's.
-        unsafe { self.lists.free_large(span, span.base()) };
-        assert_eq!(self.lists.span_at(base), None);
-    }
-
-    fn resize_large(&mut self, span: SpanRef, pages: usize) {
-        let before = span.pages();
-        // SAFETY: the object is the test's, and no page of it is in use.
-        let resized = unsafe { self.lists.resize_large(span, pages) };
-        assert!(resized.is_some() || pages > before || pages == 0, "an object can always shrink");
-        match resized {
-            Some(zeroed) => {
-                assert_eq!(span.pages(), pages);
-                // SAFETY: the pages behind the old ones are the test's now.
-                unsafe { self.fill_large(span, before, zeroed) };
-                let behind = self.lists.span_at(span.base() + pages * PAGE_BYTES);
-                assert_ne!(behind, Some(span));
-            }
-            None => assert_eq!(span.pages(), before),
-        }
-        self.check_large(span);
     }
 
     /// Whether all numbers are as the model says.
