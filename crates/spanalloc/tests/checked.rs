@@ -18,6 +18,8 @@ mod checking;
 mod children;
 #[path = "common/objects.rs"]
 mod objects;
+#[path = "common/operations.rs"]
+mod operations;
 
 use std::alloc::{GlobalAlloc, Layout};
 
@@ -27,6 +29,8 @@ use spanalloc::{Checked, checked as functions};
 
 #[global_allocator]
 static ALLOCATOR: Checked = Checked;
+
+const FORKS: u32 = 1;
 
 /// Sizes of small and large objects.
 const SIZES: [usize; 8] = [1, 16, 24, 100, 1000, 5000, 32_768, 100_000];

@@ -17,6 +17,8 @@ mod checking;
 mod children;
 #[path = "common/objects.rs"]
 mod objects;
+#[path = "common/operations.rs"]
+mod operations;
 
 use std::collections::HashSet;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -30,6 +32,8 @@ use spanalloc::{Hardened, hardened as functions};
 
 #[global_allocator]
 static ALLOCATOR: Hardened = Hardened;
+
+const FORKS: u32 = 1;
 
 /// Sizes of small and large objects; those that only just fit a slot with its canary, and those that do not.
 const SIZES: [usize; 12] = [0, 1, 8, 9, 24, 100, 1000, 1016, 5000, 32_760, 32_761, 100_000];

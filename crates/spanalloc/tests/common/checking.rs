@@ -1,52 +1,15 @@
 //! What holds of every allocator that checks the program.
 //!
-//! The test that includes this names the allocator `ALLOCATOR`, the module of its functions without Layouts
-//! `functions`, and sizes of small and large objects `SIZES`.
+//! The test that includes this names the module of the allocator's functions without Layouts `functions`, and
+//! sizes of small and large objects `SIZES`.
 
 use std::ptr;
 use std::sync::mpsc::sync_channel;
 
-use proptest::prelude::*;
-use spanalloc_testkit::amount::{config, config_of, length};
-use spanalloc_testkit::{Forking, Global, Mix, Threads, operations, pattern, run};
+use spanalloc_testkit::pattern;
 
-use crate::objects::{alloc, alloc_zeroed, free, run_in_new_threads};
-use crate::{ALLOCATOR, SIZES, functions};
-
-/// One cache: the calling thread's.
-const MIX: Mix = Mix::new().caches(1);
-
-fn give_back(_most: usize) {
-    functions::release();
-}
-
-proptest! {
-    #![proptest_config(config())]
-
-    /// Children are made while the threads of the other tests are inside the allocator.
-    #[test]
-    fn one_thread(operations in operations(MIX.forks(1), length())) {
-        let result = run(Forking(Global(ALLOCATOR)), &operations);
-        prop_assert!(result.is_ok(), "{:?}", result);
-    }
-
-    /// A child has the objects of threads that it does not have.
-    #[test]
-    fn threads_by_turns(operations in operations(Mix::new().scavenges(2).forks(1), length())) {
-        let result = run(Threads::new(ALLOCATOR, 3, give_back).unwrap(), &operations);
-        prop_assert!(result.is_ok(), "{:?}", result);
-    }
-}
-
-proptest! {
-    #![proptest_config(config_of(64))]
-
-    #[test]
-    fn new_threads(lists in prop::collection::vec(operations(MIX, length()), 2..4)) {
-        let result = run_in_new_threads(&lists);
-        prop_assert!(result.is_ok(), "{:?}", result);
-    }
-}
+use crate::objects::{alloc, alloc_zeroed, free};
+use crate::{SIZES, functions};
 
 #[test]
 fn objects_of_one_thread_are_freed_by_another() {

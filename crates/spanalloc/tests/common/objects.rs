@@ -3,8 +3,6 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 
-use spanalloc_testkit::{Failure, Global, Operation, run};
-
 use crate::ALLOCATOR;
 
 pub fn layout(size: usize) -> Layout {
@@ -39,13 +37,4 @@ pub fn realloc(object: *mut u8, size: usize, new_size: usize) -> *mut u8 {
 
 pub fn in_a_thread(body: impl FnOnce() + Send + 'static) {
     std::thread::spawn(body).join().unwrap();
-}
-
-/// Runs each list in a new thread, all at the same time.
-pub fn run_in_new_threads(lists: &[Vec<Operation>]) -> Result<(), Failure> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            lists.iter().map(|list| scope.spawn(move || run(Global(ALLOCATOR), list))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap().map(drop))
-    })
 }
