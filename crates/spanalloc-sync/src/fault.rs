@@ -47,6 +47,8 @@ pub enum Fault {
     LeaseEndRelaxed,
     /// An object is handed out before it is known whether the outlet was shut.
     OutletUnfenced,
+    /// The place behind the last one of an empty outlet is taken for an object that came back.
+    OutletForgetsEnd,
     /// A freer looks relaxed whether the flag for its mark is still set.
     FlagRelaxed,
     /// A span is entered in the span map with a relaxed store.

@@ -339,8 +339,8 @@ fn heavy() -> bool {
 }
 
 impl Kept {
-    /// Two objects at hand, 0 and 1; room for two more.
-    fn new() -> Arc<Self> {
+    /// Objects 0 and 1 are at hand, or only object 1, or none; room for two more.
+    fn new(at_hand: u32) -> Arc<Self> {
         let kept = Self {
             inside: AtomicU8::new(0),
             lease: Lease::new(),
@@ -351,7 +351,7 @@ impl Kept {
             gone: [(); 4].map(|()| AtomicU32::new(0)),
             shut_at: UnsafeCell::new([0; 2]),
         };
-        kept.outlet.open(0, 2);
+        kept.outlet.open(2 - at_hand, 2);
         kept.inlet.open(2, 4);
         kept.lease.lend();
         Arc::new(kept)
@@ -395,6 +395,21 @@ impl Kept {
 
     /// A slow path of the thread. False if somebody is at what it keeps.
     fn enter(&self) -> bool {
+        self.enter_and(|| ())
+    }
+
+    /// A slow path that gets object 0, where object 1 may have been.
+    fn refill(&self) -> bool {
+        self.enter_and(|| {
+            self.objects[1].with_mut(|object| {
+                // SAFETY: loom watches that nobody else uses it.
+                unsafe { object.write(0) }
+            });
+            self.outlet.open(1, 2);
+        })
+    }
+
+    fn enter_and(&self, then: impl FnOnce()) -> bool {
         self.inside.store(1, Ordering::Relaxed);
         let entry = self.lease.enter();
         if entry != Entry::Taken {
@@ -413,6 +428,9 @@ impl Kept {
             }
             self.outlet.open(2, 2);
             self.inlet.open(2, 4);
+        }
+        if entry != Entry::Taken {
+            then();
         }
         self.inside.store(0, Ordering::Release);
         entry != Entry::Taken
@@ -439,7 +457,7 @@ impl Kept {
 /// A thread takes objects and gives some, while another one empties what it keeps. In the end every object
 /// was handed out or given back once.
 fn taken_while_used() {
-    let kept = Kept::new();
+    let kept = Kept::new(2);
     let other = {
         let kept = Arc::clone(&kept);
         thread::spawn(move || kept.empty())
@@ -465,9 +483,35 @@ fn what_is_emptied_beside_its_thread_is_nobody_elses() {
     explored("emptied beside", model::check(taken_while_used), 100);
 }
 
+/// A thread finds nothing at hand, after `at_hand` objects, and gets a new one, while another one empties what it
+/// keeps: before, between or behind.
+fn emptied_while_empty(at_hand: u32) {
+    let kept = Kept::new(at_hand);
+    let other = {
+        let kept = Arc::clone(&kept);
+        thread::spawn(move || kept.empty())
+    };
+    let taken = (0..=at_hand).filter(|_| kept.take()).count();
+    assert!(taken <= at_hand as usize, "an object that was never made");
+    let refilled = kept.refill();
+    kept.take();
+    other.join().unwrap();
+    assert!(kept.enter());
+    while kept.take() {}
+    let gone = [0, 1, 2, 3].map(|object: usize| kept.gone[object].load(Ordering::Relaxed));
+    assert_eq!(gone, [u32::from(refilled), at_hand, 0, 0]);
+}
+
+// Exhaustive: 4,895 and 13,994 interleavings.
+#[test]
+fn nothing_is_made_up_where_nothing_was() {
+    explored("emptied while empty", model::check(|| emptied_while_empty(0)), 4000);
+    explored("emptied at the last one", model::check(|| emptied_while_empty(1)), 12_000);
+}
+
 /// A thread comes to slow paths, while two others empty what it keeps.
 fn entered_while_seized() {
-    let kept = Kept::new();
+    let kept = Kept::new(2);
     let others = [0, 1].map(|_| {
         let kept = Arc::clone(&kept);
         thread::spawn(move || {
@@ -490,11 +534,13 @@ fn one_at_a_time_is_on_a_slow_path() {
 }
 
 #[test]
-fn a_model_notices_a_fence_that_is_missing() {
+fn a_model_notices_a_fence_or_a_bound_that_is_missing() {
     for (fault, model) in [
         (Fault::LeaseEnterUnfenced, entered_while_seized as fn()),
         (Fault::LeaseEndRelaxed, entered_while_seized),
         (Fault::OutletUnfenced, taken_while_used),
+        (Fault::OutletForgetsEnd, || emptied_while_empty(0)),
+        (Fault::OutletForgetsEnd, || emptied_while_empty(1)),
     ] {
         fault::plant(fault);
         let outcome = std::panic::catch_unwind(|| model::check(model));
