@@ -76,8 +76,10 @@ fn scenario() -> Vec<Operation> {
         Advance, Alloc, AllocMany, AllocZeroed, Free, FreeMany, FreeRemote, Realloc, Release,
         Restart, Switch,
     };
-    // Each has the next one behind it, so it moves, and once to where memory is not yet.
-    let mut all = vec![AllocMany { size: 4 * MB + 100, align: 8, more: 2 }];
+    // Three that come to lie in the place of one, so that each has the next one behind it, wherever the system puts
+    // arenas: it moves, and once to where memory is not yet.
+    let mut all = vec![Alloc { size: 13 * MB, align: 8 }, Free { index: 0 }];
+    all.push(AllocMany { size: 4 * MB + 100, align: 8, more: 2 });
     all.extend([0, 1].map(|index| Realloc { index, size: LARGEST_MOVE - 10 * KB }));
     all.extend([Free { index: 0 }, Release { most: 200 }, FreeMany { index: 0, more: 2 }]);
     for round in 0..ROUNDS {
