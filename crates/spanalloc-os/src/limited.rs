@@ -15,6 +15,7 @@ pub struct Limited<O> {
     inner: O,
     reserved: Meter,
     reserved_limit: Meter,
+    refusals: Meter,
     committed: Meter,
     committed_limit: Meter,
 }
@@ -32,6 +33,7 @@ impl<O> Limited<O> {
             inner,
             reserved: Meter::new(0),
             reserved_limit: Meter::new(reserved),
+            refusals: Meter::new(0),
             committed: Meter::new(0),
             committed_limit: Meter::new(committed),
         }
@@ -45,6 +47,11 @@ impl<O> Limited<O> {
     /// Bytes reserved and not released.
     pub fn reserved(&self) -> usize {
         self.reserved.get()
+    }
+
+    /// How often address space was refused, by this source or the one below.
+    pub fn refused_reservations(&self) -> usize {
+        self.refusals.get()
     }
 
     /// Bytes Ready now, as far as the caller's calls tell.
@@ -91,11 +98,13 @@ unsafe impl<O: OsSource> OsSource for Limited<O> {
         request.check(self.inner.page_bytes())?;
         let bytes = request.bytes;
         if !self.reserved.add_within(bytes, self.reserved_limit.get()) {
+            self.refusals.add(1);
             return Err(OsError::OutOfMemory { bytes });
         }
         let result = self.inner.reserve(request);
         if result.is_err() {
             self.reserved.subtract(bytes);
+            self.refusals.add(1);
         }
         result
     }

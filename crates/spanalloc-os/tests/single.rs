@@ -152,6 +152,7 @@ fn budgets_hold_change_and_come_back() {
     let at = os.reserve(request(4 * page, page)).unwrap();
     let refused = Err(OsError::OutOfMemory { bytes: page });
     assert_eq!(os.reserve(request(page, page)), refused.map(|()| at));
+    assert_eq!(os.refused_reservations(), 1);
     // SAFETY: reserved above.
     unsafe {
         os.commit(at, 2 * page).unwrap();

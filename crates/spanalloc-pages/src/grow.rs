@@ -27,6 +27,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         let hint = self.state.reserve_hint;
         let mut range = reserve_arena::<G, _>(os, bytes, hint).ok()?;
         loop {
+            let refusals = os.refused_reservations();
             let address = range.address.as_ptr().expose_provenance();
             if self.enter(address, range.bytes) {
                 self.state.reserve_hint = address.wrapping_add(range.bytes);
@@ -37,6 +38,10 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
                 if self.state.spare.1 == 0 {
                     self.state.spare = (address, range.bytes);
                 }
+                return None;
+            }
+            // Where address space was to be had, it is memory that lacks: a shorter range needs as much.
+            if os.refused_reservations() == refusals {
                 return None;
             }
             range = self.reserve_less(range.bytes, bytes)?;
@@ -116,12 +121,19 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
         let heap = self.heap;
         let address = usize::try_from(index << CHUNK_SHIFT).ok()?;
         if heap.arenas.get(address).is_null() {
-            let memory =
-                heap.metadata.alloc_under(&self.state, heap.source(), Slot::<G>::layout()?)?;
-            let slot: NonNull<Slot<G>> = memory.cast();
+            let slot = match self.state.slot.take() {
+                Some(slot) => slot,
+                None => heap
+                    .metadata
+                    .alloc_under(&self.state, heap.source(), Slot::<G>::layout()?)?
+                    .cast(),
+            };
             // SAFETY: the heap's lock is held, so one thread publishes at a time; the source is
             // always the heap's. The slot is new, zeroed and never given back.
-            unsafe { heap.arenas.publish(heap.source(), address, slot) }.ok()?;
+            if unsafe { heap.arenas.publish(heap.source(), address, slot) }.is_err() {
+                self.state.slot = Some(slot);
+                return None;
+            }
             self.state.slots += 1;
         }
         if self.chunk(index)?.leaf.is_null() {

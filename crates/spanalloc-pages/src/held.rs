@@ -47,6 +47,8 @@ pub(crate) struct State<G> {
     pub(crate) ready: usize,
     /// Arena slots that have a span map.
     pub(crate) slots: usize,
+    /// A span map that no arena slot has, because the arena map had no memory for that.
+    pub(crate) slot: Option<NonNull<Slot<G>>>,
     /// Where the next reservation would be welcome: behind the last one.
     pub(crate) reserve_hint: usize,
     /// First byte and length of a range that was reserved, but could be neither entered nor
@@ -61,7 +63,7 @@ pub(crate) struct State<G> {
     pub(crate) dense: bool,
 }
 
-// SAFETY: the tree's nodes are this heap's alone, on whatever thread.
+// SAFETY: the tree's nodes and the slot are this heap's alone, on whatever thread.
 unsafe impl<G> Send for State<G> {}
 
 impl<G: Geometry> State<G> {
@@ -72,6 +74,7 @@ impl<G: Geometry> State<G> {
             free: 0,
             ready: 0,
             slots: 0,
+            slot: None,
             reserve_hint: 0,
             spare: (0, 0),
             dirt: Dirt::new(),

@@ -15,7 +15,7 @@ use std::ffi::c_void;
 use std::sync::Mutex;
 
 use common::{Place, Simulated, Watched};
-use spanalloc_os::Native;
+use spanalloc_os::{Faulty, Geometry, Limited, Native, Verb};
 use spanalloc_pages::{Listener, PAGE_BYTES, PageHeap, Pages};
 
 type Heap = PageHeap<Watched<Simulated>>;
@@ -289,4 +289,42 @@ fn lowering_the_limit_calls_and_lifting_it_ends_that() {
     assert_eq!(heap.calls(), 1);
     assert!(!heed(&heap, 0));
     free(&heap, run, 8 * MB);
+}
+
+/// What is refused first of the first arena: metadata, memory of the arena map, or that of the page.
+#[test]
+fn a_heap_without_memory_for_its_tables_tries_one_range_and_keeps_what_it_has() {
+    for nth in 1..=3 {
+        let source = Watched::new(Simulated::new::<Native>(Place::Low, 4096));
+        let heap = PageHeap::<_>::new(Faulty::new(source));
+        heap.os().fail_from(Verb::Commit, nth);
+        assert_eq!(heap.alloc(1, 1), None);
+        let (tables, asked) = (heap.stats().metadata_in_use, heap.os().calls(Verb::Reserve));
+        for times in 1..=10 {
+            assert_eq!(heap.alloc(1, 1), None);
+            // One for metadata, until it has a range, and one for the arena.
+            assert!(heap.os().calls(Verb::Reserve) <= asked + 2 * times, "{nth}");
+        }
+        assert_eq!(heap.stats().metadata_in_use, tables, "{nth}: each time again");
+        heap.os().heal();
+        assert!(heap.alloc(1, 1).is_some());
+    }
+}
+
+#[test]
+fn an_arena_that_leaves_no_address_space_for_its_tables_is_halved() {
+    for (budget, parts) in [(1, 2), (2, 1)] {
+        let arena = Native::ARENA_BYTES;
+        let source = Simulated::new::<Native>(Place::Low, 4096);
+        let heap = PageHeap::<_>::new(Limited::new(source, budget * arena));
+        assert!(heap.alloc(1, 1).is_some());
+        assert_eq!(heap.stats().reserved, arena / parts);
+    }
+    // The source itself refuses the metadata of the first arena, however little: some of so many calls are that.
+    let halved = (1..12).filter(|refusals| {
+        let heap = PageHeap::<_>::new(Faulty::new(Simulated::new::<Native>(Place::Low, 4096)));
+        heap.os().fail_calls(Verb::Reserve, 2, *refusals);
+        heap.alloc(1, 1).is_some() && heap.stats().reserved == Native::ARENA_BYTES / 2
+    });
+    assert_eq!(halved.count(), 1);
 }
