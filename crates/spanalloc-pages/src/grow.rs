@@ -1,5 +1,3 @@
-use core::ptr::NonNull;
-
 use spanalloc_os::{
     ArenaRange, Geometry, OsSource, Purpose, Request, checked_round_up, reserve_arena, round_down,
 };
