@@ -114,12 +114,22 @@ fn ends_within(id: libc::pid_t, limit: Duration) -> io::Result<bool> {
     // SAFETY: the descriptor is new, and nobody else's.
     let process = unsafe { OwnedFd::from_raw_fd(opened) };
     let mut poll = libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let timeout = limit.as_millis().try_into().unwrap_or(i32::MAX);
-    // SAFETY: `poll` is one structure, valid for reading and writing.
-    match unsafe { libc::poll(&raw mut poll, 1, timeout) } {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(io::Error::last_os_error()),
+    let began = Instant::now();
+    loop {
+        let left = limit.saturating_sub(began.elapsed());
+        let timeout = left.as_millis().try_into().unwrap_or(i32::MAX);
+        // SAFETY: `poll` is one structure, valid for reading and writing.
+        match unsafe { libc::poll(&raw mut poll, 1, timeout) } {
+            0 => return Ok(false),
+            1 => return Ok(true),
+            _ => {
+                let error = io::Error::last_os_error();
+                // As when this process was stopped for a while.
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
     }
 }
 
