@@ -154,10 +154,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         let slot = if span.class() == class { span.slot_at(address) } else { None };
         let Some(slot) = slot else { return Freed::Not };
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
-        let marked = unsafe {
-            let ended = Self::end_slot_if_live(self.central, span, slot, address);
-            if ended { span.mark(slot) } else { Marked::Twice }
-        };
+        let marked = unsafe { Self::mark_if_live(self.central, span, slot, address) };
         match marked {
             Marked::Done => Freed::Done,
             // SAFETY: the mark gave this thread the token.
@@ -274,10 +271,7 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             return Ok(());
         }
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
-        let marked = unsafe {
-            let ended = Self::end_slot_if_live(central, span, slot, address);
-            if ended { span.mark(slot) } else { Marked::Twice }
-        };
+        let marked = unsafe { Self::mark_if_live(central, span, slot, address) };
         match marked {
             Marked::Done => {}
             // SAFETY: the mark gave this thread the token.
@@ -287,6 +281,19 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
             Marked::Twice => return Err(report(Misuse::DoubleFree, address, span)),
         }
         Ok(())
+    }
+
+    /// Marks a slot of a span that another thread may own, if it is live.
+    ///
+    /// # Safety
+    /// `slot` of `span` is at `address` and not tiny; nobody uses the object.
+    #[inline(always)]
+    unsafe fn mark_if_live(central: &C, span: SpanRef, slot: usize, address: usize) -> Marked {
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            let ended = Self::end_slot_if_live(central, span, slot, address);
+            if ended { span.mark(slot) } else { Marked::Twice }
+        }
     }
 
     /// Ends the process because of a misuse, in words that are as exact as can be.

@@ -140,8 +140,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             if Self::is_tiny(layout) {
                 return self.state.open.pack(layout.size().max(1), tiny_align(layout));
             }
-            let size = layout.size() + Self::CANARY_BYTES;
-            let class = C::Table::CLASSES.class_by_rounding(size, layout.align())?;
+            let class = Self::small_class(layout)?;
             let object = self.state.bin(class).pop_or_load::<P>(self.state)?;
             Some(self.handed_out(class, object, false))
         }
@@ -252,8 +251,7 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             // SAFETY: the object is tiny by its Layout.
             return unsafe { self.try_free_tiny(object) };
         }
-        let size = layout.size() + Self::CANARY_BYTES;
-        match C::Table::CLASSES.class_by_rounding(size, layout.align()) {
+        match Self::small_class(layout) {
             // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
             Some(class) => unsafe { P::Bin::push(self, class, object) },
             None => false,

@@ -115,11 +115,16 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[cold]
     #[inline(never)]
     fn expect_filled_slow(central: &C, address: usize) {
-        let span = central.span_at(address);
-        if let Some(span) = span.filter(|span| span.class() == LARGE && span.base() == address) {
+        if let Some(span) = Self::whole_large(central, address) {
             // SAFETY: the pages are the object's, which is the caller's.
             unsafe { central.heap().expect_filled(address, usable_pages(span)) };
         }
+    }
+
+    /// The span of a large object that starts at `address`, if there is one.
+    fn whole_large(central: &C, address: usize) -> Option<SpanRef> {
+        let span = central.span_at(address)?;
+        (span.class() == LARGE && span.base() == address).then_some(span)
     }
 
     /// Makes all of a large object read as zero, if there is a better way than to write zeros to it.
@@ -130,12 +135,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[inline(never)]
     unsafe fn clear_large(central: &C, object: *mut u8) -> bool {
         let address = object.addr();
-        let span = central.span_at(address);
         // SAFETY: the pages are all the object's, which nobody else uses (contract).
-        span.is_some_and(|span| unsafe {
-            let whole = span.class() == LARGE && span.base() == address;
-            whole && central.heap().clear(address, usable_pages(span))
-        })
+        Self::whole_large(central, address)
+            .is_some_and(|span| unsafe { central.heap().clear(address, usable_pages(span)) })
     }
 
     /// Whether a large object of `bytes` bytes has a guard.
