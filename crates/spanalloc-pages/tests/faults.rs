@@ -11,20 +11,9 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use common::{Place, Simulated, Watched};
-use spanalloc_os::{Any32, Faulty, Geometry, Limited, Mmap, Native, Verb};
+use common::{Place, free, simulated};
+use spanalloc_os::{Any32, Faulty, Limited, Mmap, Native, Verb};
 use spanalloc_pages::{PAGE_BYTES, PageCache, PageError, PageHeap, Pages};
-
-type TestHeap<G> = PageHeap<Faulty<Watched<Simulated>>, G>;
-
-fn simulated<G: Geometry>(place: Place) -> TestHeap<G> {
-    PageHeap::new(Faulty::new(Watched::new(Simulated::new::<G>(place, 4096))))
-}
-
-fn free<P: Pages>(heap: &P, address: usize, pages: usize) {
-    // SAFETY: the tests free what they were handed out and use no longer.
-    unsafe { heap.free(address, pages) }.unwrap();
-}
 
 #[test]
 fn exhaustion_returns_none_and_loses_nothing() {

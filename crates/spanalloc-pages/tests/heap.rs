@@ -15,26 +15,15 @@ use std::alloc::Layout;
 use std::collections::BTreeSet;
 use std::ptr::{self, NonNull};
 
-use common::{Place, Simulated, Watched};
+use common::{Place, TestHeap, Watched, free, simulated};
 use proptest::prelude::*;
 use spanalloc_os::{
-    Any32, Any64, Faulty, Geometry, IosArm64, Mips32, Mmap, Native, OsSource, Verb, Windows64,
+    Any32, Any64, Geometry, IosArm64, Mips32, Mmap, Native, OsSource, Verb, Windows64,
 };
 use spanalloc_pages::{PAGE_BYTES, PageCache, PageHeap, Pages, Pooled};
 use spanalloc_sync::Spin;
 use spanalloc_sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use spanalloc_testkit::amount::config_of;
-
-type TestHeap<G> = PageHeap<Faulty<Watched<Simulated>>, G>;
-
-fn simulated<G: Geometry>(place: Place) -> TestHeap<G> {
-    PageHeap::new(Faulty::new(Watched::new(Simulated::new::<G>(place, 4096))))
-}
-
-fn free<P: Pages>(heap: &P, address: usize, pages: usize) {
-    // SAFETY: the tests free what they were handed out and use no longer.
-    unsafe { heap.free(address, pages) }.unwrap();
-}
 
 #[test]
 fn requests_without_sense_get_nothing() {

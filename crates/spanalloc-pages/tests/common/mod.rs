@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use spanalloc_os::{Geometry, OsError, OsSource, Purpose, Report, Request};
+use spanalloc_os::{Faulty, Geometry, OsError, OsSource, Purpose, Report, Request};
+use spanalloc_pages::{PageHeap, Pages};
 use spanalloc_sync::Spin;
 
 /// Where a [`Simulated`] source finds address space.
@@ -351,4 +352,18 @@ unsafe impl<O: OsSource> OsSource for Watched<O> {
     fn die(&self, report: Report) -> ! {
         self.inner.die(report)
     }
+}
+
+/// A heap at made-up addresses whose source can be told to fail.
+pub type TestHeap<G> = PageHeap<Faulty<Watched<Simulated>>, G>;
+
+/// A heap over 4 KB pages of such a source.
+pub fn simulated<G: Geometry>(place: Place) -> TestHeap<G> {
+    PageHeap::new(Faulty::new(Watched::new(Simulated::new::<G>(place, 4096))))
+}
+
+/// Frees pages that the test was handed out and uses no longer.
+pub fn free<P: Pages>(heap: &P, address: usize, pages: usize) {
+    // SAFETY: see above.
+    unsafe { heap.free(address, pages) }.unwrap();
 }
