@@ -417,6 +417,8 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             // SAFETY: the pages are ours, so they lie in ranges that this source reserved, whose
             // provenance is exposed. Pages become ours, Ready and Decommitted by whole OS pages.
             if unsafe { self.heap.source().commit(memory, pages << PAGE_SHIFT) }.is_err() {
+                // What became Ready before that stays free, and may complete a block for the scavenger.
+                self.state.dirt.note(high.div_ceil(CHUNK_PAGES as u64), 0);
                 return false;
             }
             for segment in segments(from, to - from) {

@@ -90,6 +90,28 @@ fn whole_blocks_go_before_broken_ones() {
     assert!(!heap.os().inner().is_ready(broken.address, 1));
 }
 
+/// Part of a request becomes Ready before the rest is refused. That may complete a block of free pages.
+#[test]
+fn a_block_that_a_refused_request_completes_goes_as_a_whole() {
+    let heap = heap();
+    let blocks: [Run; 2] = blocks(&heap);
+    blocks.iter().for_each(|block| free(&heap, *block));
+    assert_eq!(heap.release_free(usize::MAX), 512);
+    // Ten pages of each, without the blocks they lie in.
+    let few = [1, 256].map(|align| {
+        heap.os().fail_nth(Verb::Commit, 1);
+        heap.alloc(10, align).unwrap()
+    });
+    assert_eq!(few.map(|run| run.address), [blocks[0].address, blocks[1].address]);
+    few.iter().for_each(|run| free(&heap, *run));
+    assert_eq!(heap.release_free(1), 1, "no block is whole");
+    heap.os().fail_from(Verb::Commit, 2);
+    assert!(heap.alloc(300, 1).is_none(), "the second block is refused");
+    assert!(ready(&heap, blocks[0]));
+    assert_eq!(heap.release_free(1), 256);
+    assert!(!ready(&heap, blocks[0]));
+}
+
 #[test]
 fn no_huge_page_is_broken_for_a_few_kilobytes() {
     let heap = heap();
