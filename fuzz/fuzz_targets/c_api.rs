@@ -74,7 +74,6 @@ enum Asked {
     Other,
 }
 
-#[derive(Default)]
 struct Calls {
     shadow: Shadow,
     asked: BTreeMap<usize, Asked>,
@@ -134,37 +133,39 @@ impl Calls {
         size: Option<usize>,
         new: impl FnOnce(*mut c_void) -> *mut c_void,
     ) {
-        let Some((index, _)) = self.shadow.choose(index) else { return };
+        let Some((index, old)) = self.shadow.choose(index) else { return };
         if !self.may_ask(size.unwrap_or(usize::MAX)) {
             return;
         }
-        let old = self.shadow.remove(index).unwrap_or_else(|wrong| panic!("{wrong}"));
+        self.shadow.check(index).unwrap_or_else(|wrong| panic!("{wrong}"));
         let object: *mut c_void = old.address.as_ptr().cast();
-        // SAFETY: the object is live and filled.
-        let view = |object: *mut c_void, bytes| unsafe {
-            std::slice::from_raw_parts(object.cast::<u8>(), bytes)
-        };
-        let before = view(object, old.layout.size()).to_vec();
         let asked = self.asked.remove(&object.addr()).unwrap_or(Asked::Other);
+        if size == Some(0) {
+            self.shadow.remove(index).unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
         set_errno(UNTOUCHED);
         let moved = new(object);
         if size == Some(0) {
             assert!(moved.is_null() && errno() == UNTOUCHED, "it was freed");
             return;
         }
-        if moved.is_null() {
+        let Some(address) = NonNull::new(moved.cast()) else {
             assert_eq!(errno(), libc::ENOMEM);
             assert!(size.is_none_or(|size| size > SURE), "no memory for {size:?} bytes");
-            assert!(view(object, before.len()) == before, "a refusal changed the object");
-            self.add(object, before.len(), old.layout.align(), false, asked);
+            self.shadow.check(index).expect("a refusal does not change the object");
+            self.asked.insert(object.addr(), asked);
             return;
-        }
+        };
         let (now, size) = (errno(), size.expect("a product that is no size"));
         assert!(now == UNTOUCHED && size < NEVER);
-        let kept = size.min(before.len());
-        assert!(view(moved, kept) == &before[..kept], "contents were lost");
+        let layout = Layout::from_size_align(size, ALIGN).expect("there is such an object");
+        // SAFETY: an object as the functions return it, and only the shadow uses it.
+        unsafe {
+            assert!(malloc_usable_size(moved) >= size, "{layout:?}");
+            self.shadow.moved(index, address, layout).unwrap_or_else(|wrong| panic!("{wrong}"));
+        }
         let asked = if old.layout.align() <= ALIGN { Asked::Size(size) } else { Asked::Other };
-        self.add(moved, size, ALIGN, false, asked);
+        self.asked.insert(moved.addr(), asked);
     }
 
     fn ask_aligned(&mut self, kind: u8, align: usize, size: usize) {
@@ -292,7 +293,7 @@ impl Calls {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut calls = Calls::default();
+    let mut calls = Calls { shadow: Shadow::new().sparse(), asked: BTreeMap::new() };
     for chunk in bytes.chunks_exact(8).take(300) {
         calls.ask(chunk.try_into().expect("eight bytes"));
     }

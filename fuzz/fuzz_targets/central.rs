@@ -36,7 +36,8 @@ fn decode([kind, who, low, high]: [u8; 4]) -> Operation {
 
 fuzz_target!(|bytes: &[u8]| {
     let mut ground = ground();
-    let heap = PageHeap::new(ground.plot());
+    let blocks = bytes.first().is_some_and(|first| first % 8 == 7);
+    let heap = PageHeap::new(ground.plot().in_blocks(blocks));
     let mut run = Run::new(&heap);
     for (number, chunk) in bytes.chunks_exact(4).take(300).enumerate() {
         run.apply(&decode([chunk[0], chunk[1], chunk[2], chunk[3]]));

@@ -9,19 +9,18 @@ use std::cell::Cell;
 
 use libfuzzer_sys::fuzz_target;
 use spanalloc::{Checked, checked};
+use spanalloc_fuzz::budget;
 use spanalloc_testkit::{Failure, Operation, Replay, Threads};
 
-/// Bytes that may live at once.
-const BUDGET: usize = 2 << 20;
 const THREADS: u16 = 3;
 
 std::thread_local! {
     static KEPT: Cell<Option<Threads<Checked>>> = const { Cell::new(None) };
 }
 
-/// One in 16 times, as that takes longer than all else; not if it is 0, as where an input is cut off.
+/// One in 512 times, as that takes longer than all else; not if it is 0, as where an input is cut off.
 fn give_back(most: usize) {
-    if most % 16 == 1 {
+    if most % 512 == 1 {
         checked::release();
     }
 }
@@ -46,7 +45,7 @@ fuzz_target!(|bytes: &[u8]| {
     let threads = KEPT.take().unwrap_or_else(|| {
         Threads::new(Checked, THREADS.into(), give_back).expect("the system has threads")
     });
-    let mut replay = Replay::with_budget(threads, BUDGET);
+    let mut replay = Replay::with_budget(threads, budget(bytes)).sparse();
     if let Err(failure) = play(&mut replay, &operations) {
         panic!("{failure}");
     }

@@ -1,7 +1,7 @@
 //! The page heap, with a page cache, against one bool a page.
 //!
-//! The first byte chooses the arenas, of 64 MB or of 4 MB. Four bytes are an operation: which, a number of
-//! pages, and what it is done to.
+//! The first byte chooses the arenas, of 64 MB or of 4 MB, and whether the system makes blocks of 2 MB Ready. Four
+//! bytes are an operation: which, a number of pages, and what it is done to.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -165,12 +165,12 @@ fn check<G: Geometry>(heap: &Heap<'_, G>, cache: &PageCache, model: &Model) {
     assert_eq!((stats.pages_in_use + stats.pages_free) * PAGE_BYTES, stats.reserved);
 }
 
-fn run<G: Geometry>(bytes: &[u8]) {
+fn run<G: Geometry>(blocks: bool, bytes: &[u8]) {
     let mut ground = ground();
     let pages = ground.addresses();
     let (first, count) = (pages.start / PAGE_BYTES, pages.len() / PAGE_BYTES);
     let mut model = Model { first, taken: vec![false; count], runs: Vec::new(), pages: 0 };
-    let heap = Heap::<G>::new(Faulty::new(ground.plot()));
+    let heap = Heap::<G>::new(Faulty::new(ground.shallow_plot().in_blocks(blocks)));
     let cache = PageCache::new();
     for (number, chunk) in bytes.chunks_exact(4).take(500).enumerate() {
         step(&heap, &cache, &mut model, [chunk[0], chunk[1], chunk[2], chunk[3]]);
@@ -193,5 +193,6 @@ fn run<G: Geometry>(bytes: &[u8]) {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&first, rest)) = bytes.split_first() else { return };
-    if first % 2 == 0 { run::<Any64>(rest) } else { run::<Windows64>(rest) }
+    let blocks = first >= 224;
+    if first % 2 == 0 { run::<Any64>(blocks, rest) } else { run::<Windows64>(blocks, rest) }
 });

@@ -11,6 +11,13 @@ const GROUND_BYTES: usize = 512 << 20;
 /// How many operations lie between two looks at all accounts. One more is taken in the end.
 pub const AUDIT_EVERY: usize = 8;
 
+/// Bytes of objects that may live at once: most of the time of an input goes into these bytes, so one in eight may
+/// have 2 MB and the others a quarter of that.
+pub fn budget(bytes: &[u8]) -> usize {
+    let large = bytes.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)) % 8 == 0;
+    if large { 2 << 20 } else { 512 << 10 }
+}
+
 static GROUND: LazyLock<Mutex<Ground<Mmap>>> = LazyLock::new(|| {
     Mutex::new(Ground::new(Mmap::new(), GROUND_BYTES).expect("there is address space"))
 });

@@ -11,6 +11,11 @@ const GROUND_ALIGN: usize = 64 << 20;
 /// Ranges of so many pages are left to the source below, which has them where they are touched: 4 MB. Others are
 /// written to page by page, which takes less time than to have them a second time.
 const LARGE_PAGES: usize = 1024;
+/// What a [`Plot`] that is not [`in_blocks`](Plot::in_blocks) refuses: the rest of a block of 2 MB, if it is more than a part of 512 KB.
+const BLOCK_BYTES: usize = 2 << 20;
+const PART_BYTES: usize = 512 << 10;
+/// Bytes at both ends of a page that a [`Ground::shallow_plot`] clears.
+const EDGE_BYTES: usize = 256;
 /// Words at the start of a page that tell whether somebody wrote to it while it was not Ready.
 const SEAL_WORDS: usize = 8;
 /// What they are then.
@@ -26,6 +31,7 @@ pub struct Ground<O: OsSource> {
     inner: O,
     start: NonNull<u8>,
     state: Mutex<State>,
+    shallow: bool,
 }
 
 // SAFETY: the memory is the ground's alone, on whatever thread.
@@ -38,6 +44,8 @@ unsafe impl<O: OsSource + Sync> Sync for Ground<O> {}
 struct State {
     /// Reservations, by their place.
     reserved: Vec<Range<usize>>,
+    /// Reserved for arenas.
+    arenas: Bits,
     ready: Bits,
     guarded: Bits,
     /// Sealed in the life of this plot.
@@ -119,15 +127,24 @@ impl<O: OsSource> Ground<O> {
             return Err(error);
         }
         let pages = bytes / PAGE_BYTES;
-        let [ready, guarded, sealed, mut blank] = [(); 4].map(|()| Bits::new(pages));
+        let [arenas, ready, guarded, sealed, mut blank] = [(); 5].map(|()| Bits::new(pages));
         blank.set(&(0..pages), true);
-        let state = State { reserved: Vec::new(), ready, guarded, sealed, blank, pages };
-        Ok(Self { inner, start, state: Mutex::new(state) })
+        let state = State { reserved: Vec::new(), arenas, ready, guarded, sealed, blank, pages };
+        Ok(Self { inner, start, state: Mutex::new(state), shallow: false })
     }
 
     /// All of it as the system of one heap.
     pub fn plot(&mut self) -> Plot<'_, O> {
-        Plot { ground: self }
+        self.shallow = false;
+        Plot { ground: self, blocks: true }
+    }
+
+    /// The same for who writes and reads no more of arenas than the first and the last 256 bytes of their pages:
+    /// these alone are cleared. A page heap itself does neither, nor do central lists. Metadata is cleared as a
+    /// whole.
+    pub fn shallow_plot(&mut self) -> Plot<'_, O> {
+        self.shallow = true;
+        Plot { ground: self, blocks: true }
     }
 
     /// The first address, and the one behind the last.
@@ -161,24 +178,34 @@ impl<O: OsSource> Ground<O> {
     }
 
     /// Makes pages that nobody uses read as zero.
-    fn clear(&self, pages: &Range<usize>) {
-        // SAFETY: pages of the ground, which is Ready below.
-        unsafe { self.at(pages.start).write_bytes(0, pages.len() * PAGE_BYTES) };
+    fn clear(&self, state: &State, pages: &Range<usize>) {
+        if !self.shallow || !state.arenas.all(pages) {
+            // SAFETY: pages of the ground, which is Ready below.
+            unsafe { self.at(pages.start).write_bytes(0, pages.len() * PAGE_BYTES) };
+            return;
+        }
+        for page in pages.clone() {
+            // SAFETY: a page of the ground, which is Ready below and has more than two edges.
+            unsafe {
+                self.at(page).write_bytes(0, EDGE_BYTES);
+                self.at(page).add(PAGE_BYTES - EDGE_BYTES).write_bytes(0, EDGE_BYTES);
+            }
+        }
     }
 
     /// The same, where most were not touched.
-    fn give_back(&self, pages: &Range<usize>) {
+    fn give_back(&self, state: &State, pages: &Range<usize>) {
         let (at, bytes) = (self.at(pages.start), pages.len() * PAGE_BYTES);
         // SAFETY: pages of the ground, which is Ready below.
         if unsafe { self.inner.empty(at, bytes) }.is_err() {
-            self.clear(pages);
+            self.clear(state, pages);
         }
     }
 
     /// Pages that were Ready are not to be used until they are so again.
     fn seal(&self, state: &mut State, pages: &Range<usize>) {
         state.ready.set(pages, false);
-        state.blank.runs(pages, true).iter().for_each(|run| self.give_back(run));
+        state.blank.runs(pages, true).iter().for_each(|run| self.give_back(state, run));
         for run in state.blank.runs(pages, false) {
             for page in run.clone() {
                 // SAFETY: a page of the ground, which is Ready below; pages are aligned.
@@ -220,16 +247,31 @@ impl<O: OsSource> Drop for Ground<O> {
 
 /// The source of address space that is a [`Ground`].
 ///
-/// Arenas are found from the lowest address upwards, metadata from the highest downwards. Every verb works, and
+/// Arenas are found from the lowest address upwards, metadata from the highest downwards. Every verb works, but what
+/// [`in_blocks`](Self::in_blocks) refuses, and
 /// ends the test by a panic if its caller did not keep the contract: pages must be reserved, and be Ready or
 /// Guarded where that is asked for. Memory that was written to while it was not Ready is noticed by the first
 /// 64 bytes of each page: when it becomes Ready again, or, if it was before, when the plot is dropped.
 #[derive(Debug)]
 pub struct Plot<'a, O: OsSource> {
     ground: &'a Ground<O>,
+    blocks: bool,
 }
 
 impl<O: OsSource> Plot<'_, O> {
+    /// The same; without `blocks` it refuses to make more than 512 KB Ready by a call that ends at a multiple of
+    /// 2 MB. That is what a page heap asks for beyond what it needs, and most of what has to be cleared for a
+    /// heap that lives for a few operations.
+    #[must_use]
+    pub fn in_blocks(self, blocks: bool) -> Self {
+        Self { ground: self.ground, blocks }
+    }
+
+    fn refuses(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        let end = at.addr().get().wrapping_add(bytes);
+        !self.blocks && bytes > PART_BYTES && end % BLOCK_BYTES == 0
+    }
+
     /// Does `change` to pages that must be Ready.
     fn with_ready(
         &self,
@@ -297,17 +339,21 @@ unsafe impl<O: OsSource> OsSource for Plot<'_, O> {
         let first = found.ok_or(OsError::OutOfMemory { bytes: request.bytes })?;
         let place = state.reserved.partition_point(|range| range.start < first);
         state.reserved.insert(place, first..first + count);
+        state.arenas.set(&(first..first + count), low);
         Ok(self.ground.at(first))
     }
 
     unsafe fn commit(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
+        if self.refuses(at, bytes) {
+            return Err(OsError::OutOfMemory { bytes });
+        }
         let mut state = self.ground.state();
         let pages = self.ground.pages(&state, at, bytes);
         assert!(state.guarded.none(&pages), "{at:?}, {bytes} bytes: Guarded");
         for run in state.ready.runs(&pages, false) {
             for used in state.blank.runs(&run, false) {
                 self.ground.look(&used);
-                self.ground.clear(&used);
+                self.ground.clear(&state, &used);
             }
             for fresh in state.blank.runs(&run, true) {
                 state.blank.set(&fresh, fresh.len() >= LARGE_PAGES);
@@ -343,12 +389,12 @@ unsafe impl<O: OsSource> OsSource for Plot<'_, O> {
     }
 
     unsafe fn clear(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        self.with_ready(at, bytes, |_, pages| self.ground.clear(pages));
+        self.with_ready(at, bytes, |state, pages| self.ground.clear(state, pages));
         Ok(())
     }
 
     unsafe fn empty(&self, at: NonNull<u8>, bytes: usize) -> Result<(), OsError> {
-        self.with_ready(at, bytes, |_, pages| self.ground.clear(pages));
+        self.with_ready(at, bytes, |state, pages| self.ground.clear(state, pages));
         Ok(())
     }
 
@@ -359,10 +405,10 @@ unsafe impl<O: OsSource> OsSource for Plot<'_, O> {
         bytes: usize,
     ) -> Result<(), OsError> {
         self.with_ready(to, bytes, |_, _| {});
-        self.with_ready(from, bytes, |_, pages| {
+        self.with_ready(from, bytes, |state, pages| {
             // SAFETY: both are Ready and do not overlap, by the caller's promise.
             unsafe { from.copy_to_nonoverlapping(to, bytes) };
-            self.ground.clear(pages);
+            self.ground.clear(state, pages);
         });
         Ok(())
     }

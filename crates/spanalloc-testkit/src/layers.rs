@@ -33,6 +33,7 @@ pub type Cache<'a, T, O, P, G = Native> = ThreadCache<&'a Lists<'a, T, O, G>, P>
 pub struct Layers<T = Go67, P = Fast, G = Native> {
     caches: usize,
     scarce: bool,
+    sparse: bool,
     budget: usize,
     audit_every: usize,
     parts: PhantomData<Parts<T, P, G>>,
@@ -43,10 +44,10 @@ type Parts<T, P, G> = fn() -> (T, P, G);
 
 impl<T, P, G> Debug for Layers<T, P, G> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let Self { caches, scarce, budget, audit_every, .. } = self;
+        let Self { caches, scarce, sparse, budget, audit_every, .. } = self;
         let mut fields = out.debug_struct("Layers");
-        fields.field("caches", caches).field("scarce", scarce).field("budget", budget);
-        fields.field("audit_every", audit_every).finish()
+        fields.field("caches", caches).field("scarce", scarce).field("sparse", sparse);
+        fields.field("budget", budget).field("audit_every", audit_every).finish()
     }
 }
 
@@ -54,14 +55,15 @@ impl<T: ClassTable, P: Policy> Layers<T, P> {
     /// With three caches, over a source that has memory unless it is told to fail.
     #[must_use]
     pub const fn new() -> Self {
-        Self { caches: 3, scarce: false, budget: BUDGET, audit_every: 1, parts: PhantomData }
+        let (scarce, sparse, parts) = (false, false, PhantomData);
+        Self { caches: 3, scarce, sparse, budget: BUDGET, audit_every: 1, parts }
     }
 
     /// The same with the arenas of another machine.
     #[must_use]
     pub const fn arenas_of<G: Geometry>(self) -> Layers<T, P, G> {
-        let Self { caches, scarce, budget, audit_every, .. } = self;
-        Layers { caches, scarce, budget, audit_every, parts: PhantomData }
+        let Self { caches, scarce, sparse, budget, audit_every, .. } = self;
+        Layers { caches, scarce, sparse, budget, audit_every, parts: PhantomData }
     }
 }
 
@@ -76,6 +78,12 @@ impl<T: ClassTable, P: Policy, G: Geometry> Layers<T, P, G> {
     #[must_use]
     pub const fn scarce(self) -> Self {
         Self { scarce: true, ..self }
+    }
+
+    /// The same with a [`sparse`](crate::Shadow::sparse) shadow.
+    #[must_use]
+    pub const fn sparse(self) -> Self {
+        Self { sparse: true, ..self }
     }
 
     /// The same with at most this many bytes live at once; operations that would make more of them are
@@ -103,6 +111,9 @@ impl<T: ClassTable, P: Policy, G: Geometry> Layers<T, P, G> {
         let central = Lists::<T, _, G>::new(&heap);
         let caches = Caches::<T, _, P, G>::new(&heap, &central, self.caches, self.scarce);
         let mut replay = Replay::with_budget(caches, self.budget).audit_every(self.audit_every);
+        if self.sparse {
+            replay = replay.sparse();
+        }
         let result = operations.iter().try_for_each(|operation| replay.apply(operation));
         if let Err(failure) = result.and_then(|()| replay.finish()) {
             // A cache of an allocator that is broken had better not be ended.

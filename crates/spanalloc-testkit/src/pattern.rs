@@ -4,6 +4,8 @@
 //! The bytes repeat after 251, a prime: no two places of an object that lie a power of two apart
 //! hold the same bytes.
 
+use std::iter;
+use std::ops::Range;
 use std::ptr;
 
 /// After how many bytes a pattern repeats.
@@ -11,6 +13,24 @@ pub const PERIOD: usize = 251;
 
 /// Bytes that are written or looked at together: whole periods.
 const BLOCK: usize = 16 * PERIOD;
+
+/// Objects of more bytes are written and looked at in [`parts`] if they are to be so sparsely.
+const SPARSE: usize = 16 << 10;
+/// Bytes at each end of such an object that are.
+const END: usize = 1024;
+/// How far apart the others are.
+const STRIDE: usize = 64 << 10;
+/// How many bytes each of these has.
+const SAMPLE: usize = 64;
+
+/// What is written and looked at of an object: all of it, or, of more than 16 KB, both ends and 64 bytes
+/// in every 64 KB, which have not as many pages as the object.
+pub(crate) fn parts(bytes: usize, sparse: bool) -> impl Iterator<Item = Range<usize>> {
+    let end = if sparse && bytes > SPARSE { END } else { bytes };
+    let inner = (STRIDE..(bytes - end).max(STRIDE)).step_by(STRIDE).map(|at| at..at + SAMPLE);
+    let last = (end < bytes).then(|| bytes - end..bytes);
+    iter::once(0..end).chain(inner).chain(last)
+}
 
 /// A byte that is not what the pattern says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +90,28 @@ pub unsafe fn fill(at: *mut u8, from: usize, bytes: usize, id: u64) {
 /// # Safety
 /// `bytes` bytes from `at` may be read, were written before, and nobody writes to them now.
 pub unsafe fn check(at: *const u8, bytes: usize, id: u64) -> Result<(), Mismatch> {
-    let block = block(id, bytes);
-    let mut offset = 0;
-    while offset < bytes {
-        let length = BLOCK.min(bytes - offset);
-        // SAFETY: `offset + length <= bytes`.
+    // SAFETY: the caller's promise.
+    unsafe { check_part(at, 0..bytes, id) }
+}
+
+/// As [`check`], for the bytes of `part` of the object.
+///
+/// # Errors
+/// # Safety
+/// As for [`check`]; only these bytes are read.
+pub(crate) unsafe fn check_part(
+    at: *const u8,
+    part: Range<usize>,
+    id: u64,
+) -> Result<(), Mismatch> {
+    let block = block(id, part.end);
+    let mut offset = part.start;
+    while offset < part.end {
+        let start = offset % BLOCK;
+        let length = (BLOCK - start).min(part.end - offset);
+        // SAFETY: `offset + length <= part.end`.
         let found = unsafe { std::slice::from_raw_parts(at.add(offset), length) };
-        let expected = &block[..length];
+        let expected = &block[start..start + length];
         if found != expected {
             let pairs = found.iter().zip(expected).zip(offset..);
             for ((&found, &expected), offset) in pairs {
@@ -98,11 +133,21 @@ pub unsafe fn check(at: *const u8, bytes: usize, id: u64) -> Result<(), Mismatch
 /// # Safety
 /// As for [`check`].
 pub unsafe fn check_zero(at: *const u8, bytes: usize) -> Result<(), Mismatch> {
+    // SAFETY: the caller's promise.
+    unsafe { check_zero_part(at, 0..bytes) }
+}
+
+/// As [`check_zero`], for the bytes of `part` of the object.
+///
+/// # Errors
+/// # Safety
+/// As for [`check_part`].
+pub(crate) unsafe fn check_zero_part(at: *const u8, part: Range<usize>) -> Result<(), Mismatch> {
     const ZEROES: [u8; 4096] = [0; 4096];
-    let mut offset = 0;
-    while offset < bytes {
-        let length = ZEROES.len().min(bytes - offset);
-        // SAFETY: `offset + length <= bytes`.
+    let mut offset = part.start;
+    while offset < part.end {
+        let length = ZEROES.len().min(part.end - offset);
+        // SAFETY: `offset + length <= part.end`.
         let found = unsafe { std::slice::from_raw_parts(at.add(offset), length) };
         if found != &ZEROES[..length] {
             let wrong = found.iter().zip(offset..).find(|(byte, _)| **byte != 0);
@@ -148,6 +193,18 @@ mod tests {
             fill(twice.as_mut_ptr(), 1500, 4000, 9);
         }
         assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn parts_are_in_order_inside_and_at_both_ends() {
+        for bytes in [0, 1, 16_384, 16_385, 65_536, 66_559, 66_560, 66_700, 131_072, 1 << 20] {
+            assert!(parts(bytes, false).eq(iter::once(0..bytes)));
+            let parts: Vec<_> = parts(bytes, true).collect();
+            assert!(parts.windows(2).all(|two| two[0].end <= two[1].start), "{bytes}: {parts:?}");
+            assert_eq!((parts[0].start, parts[parts.len() - 1].end), (0, bytes));
+            let sum: usize = parts.iter().map(Range::len).sum();
+            assert!(sum == bytes || (bytes > 16_384 && sum < 4096), "{bytes}: {parts:?}");
+        }
     }
 
     #[test]

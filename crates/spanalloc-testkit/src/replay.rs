@@ -88,6 +88,12 @@ impl<S: Subject> Replay<S> {
         Self { audit_every: operations.max(1), ..self }
     }
 
+    /// The same with a [`sparse`](Shadow::sparse) shadow.
+    #[must_use]
+    pub fn sparse(self) -> Self {
+        Self { shadow: self.shadow.sparse(), ..self }
+    }
+
     /// The subject, which is not used any more.
     pub fn into_subject(self) -> S {
         self.subject
@@ -244,8 +250,10 @@ impl<S: Subject> Replay<S> {
 
     fn realloc(&mut self, index: usize, size: usize) -> Result<(), Violation> {
         let Some((index, object)) = self.shadow.choose(index) else { return Ok(()) };
-        let valid = Layout::from_size_align(size, object.layout.align()).is_ok();
-        if !valid || !self.fits(size) {
+        let Ok(layout) = Layout::from_size_align(size, object.layout.align()) else {
+            return Ok(());
+        };
+        if !self.fits(size) {
             return Ok(());
         }
         self.shadow.check(index)?;
@@ -259,7 +267,7 @@ impl<S: Subject> Replay<S> {
                 self.summary.reallocated += 1;
                 self.summary.in_place += usize::from(address == object.address);
                 // SAFETY: the contract of `Subject`; only the shadow uses the object.
-                unsafe { self.shadow.moved(index, address, size) }
+                unsafe { self.shadow.moved(index, address, layout) }
             }
         }
     }

@@ -36,6 +36,7 @@ pub struct Shadow {
     extents: BTreeMap<usize, usize>,
     bytes: usize,
     next_id: u64,
+    sparse: bool,
 }
 
 impl Shadow {
@@ -43,6 +44,13 @@ impl Shadow {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same that writes and looks at no more than both ends and 64 bytes in every 64 KB of objects of
+    /// more than 16 KB. Most of the time of a large object goes into the first touch of its pages.
+    #[must_use]
+    pub fn sparse(self) -> Self {
+        Self { sparse: true, ..self }
     }
 
     /// What lives.
@@ -76,8 +84,10 @@ impl Shadow {
         let object = Object { address, layout, id: self.next_id };
         self.claim(&object)?;
         if zeroed {
-            // SAFETY: the caller's promise; an allocator that promises zeroes has written them.
-            let result = unsafe { pattern::check_zero(address.as_ptr(), layout.size()) };
+            let result = pattern::parts(layout.size(), self.sparse).try_for_each(|part| {
+                // SAFETY: the caller's promise; an allocator that promises zeroes has written them.
+                unsafe { pattern::check_zero_part(address.as_ptr(), part) }
+            });
             if let Err(wrong) = result {
                 self.extents.remove(&object.at());
                 return Err(Violation::NotZero {
@@ -89,7 +99,7 @@ impl Shadow {
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { pattern::fill(address.as_ptr(), 0, layout.size(), object.id) };
+        unsafe { self.fill(&object) };
         self.next_id += 1;
         self.bytes += layout.size();
         self.live.push(object);
@@ -102,7 +112,7 @@ impl Shadow {
     /// [`Violation::Corrupted`].
     pub fn check(&self, index: usize) -> Result<(), Violation> {
         let object = &self.live[index];
-        Self::check_prefix(object, object.address, object.layout.size())
+        self.check_prefix(object, object.address, object.layout.size())
     }
 
     /// Checks the contents of all objects.
@@ -127,7 +137,7 @@ impl Shadow {
     }
 
     /// Enters that the object at `index`, which exists, was moved to `address` (which may be where
-    /// it was) and has `size` bytes now. Checks what must have been kept and fills the rest.
+    /// it was) and is as `layout` says now. Checks what must have been kept and fills the rest.
     ///
     /// # Errors
     /// What is wrong with the object. It is forgotten then.
@@ -138,33 +148,50 @@ impl Shadow {
         &mut self,
         index: usize,
         address: NonNull<u8>,
-        size: usize,
+        layout: Layout,
     ) -> Result<(), Violation> {
         let old = self.live.swap_remove(index);
         self.extents.remove(&old.at());
         self.bytes -= old.layout.size();
-        let kept = old.layout.size().min(size);
-        let Ok(layout) = Layout::from_size_align(size, old.layout.align()) else {
-            return Err(Violation::Wraps { address: address.addr().get(), size });
-        };
         let new = Object { address, layout, id: old.id };
         self.claim(&new)?;
-        Self::check_prefix(&new, address, kept)?;
+        self.check_prefix(&old, address, layout.size())?;
         // SAFETY: the caller's promise.
-        unsafe { pattern::fill(address.as_ptr(), kept, size, new.id) };
-        self.bytes += size;
+        unsafe { self.fill(&new) };
+        self.bytes += layout.size();
         self.live.push(new);
         let last = self.live.len() - 1;
         self.live.swap(index, last);
         Ok(())
     }
 
-    fn check_prefix(object: &Object, at: NonNull<u8>, bytes: usize) -> Result<(), Violation> {
-        // SAFETY: live objects may be read (contract of `add` and `moved`), and were filled.
-        let result = unsafe { pattern::check(at.as_ptr(), bytes, object.id) };
+    /// Writes the pattern of an object.
+    ///
+    /// # Safety
+    /// The object may be written to.
+    unsafe fn fill(&self, object: &Object) {
+        for part in pattern::parts(object.layout.size(), self.sparse) {
+            // SAFETY: the caller's promise.
+            unsafe { pattern::fill(object.address.as_ptr(), part.start, part.end, object.id) };
+        }
+    }
+
+    /// Whether the first `bytes` bytes, or fewer if it has not so many, of what was written to `object` are at
+    /// `at` now.
+    fn check_prefix(
+        &self,
+        object: &Object,
+        at: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<(), Violation> {
+        let result = pattern::parts(object.layout.size(), self.sparse).try_for_each(|part| {
+            let end = part.end.min(bytes);
+            // SAFETY: live objects may be read (contract of `add` and `moved`), and were filled.
+            unsafe { pattern::check_part(at.as_ptr(), part.start.min(end)..end, object.id) }
+        });
         result.map_err(|wrong| Violation::Corrupted {
-            address: object.at(),
-            size: object.layout.size(),
+            address: at.addr().get(),
+            size: object.layout.size().min(bytes),
             offset: wrong.offset,
             expected: wrong.expected,
             found: wrong.found,
@@ -187,5 +214,64 @@ impl Shadow {
         }
         self.extents.insert(address, size);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LARGE: usize = 300_000;
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 1).unwrap()
+    }
+
+    /// A sparse shadow of one large object, and its memory.
+    fn sparse() -> (Shadow, Vec<u8>) {
+        let mut memory = vec![0; LARGE];
+        let mut shadow = Shadow::new().sparse();
+        let address = NonNull::new(memory.as_mut_ptr()).unwrap();
+        // SAFETY: the memory is the test's, which writes to it while the shadow does not look.
+        unsafe { shadow.add(address, layout(LARGE), true) }.unwrap();
+        (shadow, memory)
+    }
+
+    #[test]
+    fn a_sparse_shadow_sees_both_ends_and_every_so_many_bytes() {
+        let (shadow, mut memory) = sparse();
+        for offset in [0, 1023, 65_536, 65_599, 262_144, LARGE - 1024, LARGE - 1] {
+            memory[offset] ^= 1;
+            assert!(matches!(shadow.check(0), Err(Violation::Corrupted { .. })), "{offset}");
+            memory[offset] ^= 1;
+            assert_eq!(shadow.check(0), Ok(()));
+        }
+        memory[30_000] ^= 1;
+        assert_eq!(shadow.check(0), Ok(()));
+    }
+
+    #[test]
+    fn a_sparse_shadow_knows_what_a_new_size_keeps() {
+        for (size, lost) in [(200_000, 65_536), (LARGE + 100_000, LARGE - 1), (5000, 0)] {
+            for wrong in [false, true] {
+                let (mut shadow, old) = sparse();
+                let mut new = vec![0; size];
+                let kept = size.min(LARGE);
+                new[..kept].copy_from_slice(&old[..kept]);
+                new[lost] ^= u8::from(wrong);
+                let address = NonNull::new(new.as_mut_ptr()).unwrap();
+                // SAFETY: the memory is the test's, which does not write to it after this.
+                let moved = unsafe { shadow.moved(0, address, layout(size)) };
+                if wrong {
+                    let seen =
+                        matches!(moved, Err(Violation::Corrupted { offset, .. }) if offset == lost);
+                    assert!(seen, "{size}: {moved:?}");
+                } else {
+                    assert_eq!(moved, Ok(()));
+                    assert_eq!(shadow.tally(), Tally { objects: 1, bytes: size });
+                    assert_eq!(shadow.check(0), Ok(()), "filled to the new end");
+                }
+            }
+        }
     }
 }

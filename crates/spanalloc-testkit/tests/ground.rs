@@ -145,3 +145,41 @@ fn a_write_to_memory_that_was_given_back_is_noticed() {
         }
     }
 }
+
+#[test]
+fn a_shallow_plot_clears_the_ends_of_the_pages_of_arenas_and_all_of_metadata() {
+    let mut ground = ground();
+    for _ in 0..2 {
+        let os = ground.shallow_plot();
+        let metadata = os.reserve(request(1, PAGE, Purpose::Metadata)).expect("there is room");
+        for (at, offsets) in
+            [(arena(&os, 1), [0, 255, PAGE - 256, PAGE - 1]), (metadata, [0, 300, 2000, 4000])]
+        {
+            for _ in 0..2 {
+                // SAFETY: the page was reserved, and is Ready while it is used.
+                unsafe {
+                    os.commit(at, PAGE).expect("there is memory");
+                    assert!(offsets.iter().all(|&offset| at.add(offset).read() == 0));
+                    at.write_bytes(1, PAGE);
+                    os.decommit(at, PAGE).expect("it was Ready");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rest_of_a_block_is_refused_where_there_are_no_blocks() {
+    let mut ground = Ground::new(Mmap::new(), 4 << 20).expect("there are four megabytes");
+    for blocks in [true, false] {
+        let os = ground.plot().in_blocks(blocks);
+        let at = arena(&os, 1024);
+        // SAFETY: the pages were reserved, and nobody uses them.
+        unsafe {
+            assert_eq!(os.commit(at.add(PAGE), (2 << 20) - PAGE).is_ok(), blocks);
+            assert_eq!(os.commit(at, 4 << 20).is_ok(), blocks);
+            os.commit(at, (2 << 20) + PAGE).expect("it ends elsewhere");
+            os.commit(at.add((4 << 20) - (512 << 10)), 512 << 10).expect("it is not much");
+        }
+    }
+}
