@@ -1,13 +1,14 @@
 //! Large objects that were freed lately, kept as they are for the next allocations of about their size.
 //!
-//! They are sorted by size (`steps`), and what was freed last is used first. What counts is the memory
+//! They are sorted by size (`steps`), up to 32 of each, and what was freed last is used first. What counts is the memory
 //! that they take: of a run that its objects never filled, most is address space only. So when there
 //! is too much, the system is asked how much of a run is there, which holds for the next times
 //! that it is kept; what is still too much goes back to the heap, the oldest first.
 
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 
-use spanalloc_central::{Central, Span, SpanList, SpanRef};
+use spanalloc_central::{Central, Span, SpanRef};
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -75,12 +76,68 @@ impl Note {
     }
 }
 
-/// Spans of one size.
+/// How many spans of one size are kept at most.
+const PER_SIZE: u32 = 32;
+/// The numbers of sizes that are kept.
+const KEPT_SIZES: Range<usize> = size_of_run(SMALLEST_PAGES)..size_of_run(LARGEST_PAGES) + 1;
+
+/// Spans of one size, from the one that has been kept longest to the one that was kept last.
 #[derive(Debug)]
 struct OfSize {
-    list: SpanList,
-    /// The last one of the list, if there is one: that which has been kept longest.
-    last: AtomicPtr<Span>,
+    /// How many spans were ever put here and not taken out again, and how many of these went from the other end.
+    end: AtomicU32,
+    start: AtomicU32,
+    /// Span number `i` is at `i` modulo the length.
+    spans: [AtomicPtr<Span>; PER_SIZE as usize],
+}
+
+impl OfSize {
+    const fn new() -> Self {
+        Self {
+            end: AtomicU32::new(0),
+            start: AtomicU32::new(0),
+            spans: [const { AtomicPtr::new(ptr::null_mut()) }; PER_SIZE as usize],
+        }
+    }
+
+    fn start(&self) -> u32 {
+        self.start.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) -> u32 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start() == self.end()
+    }
+
+    /// The span of this number.
+    fn get(&self, number: u32) -> Option<SpanRef> {
+        let span = self.place(number).load(Ordering::Relaxed);
+        // SAFETY: what is kept are spans, which are never unmapped.
+        Some(unsafe { SpanRef::from_descriptor(NonNull::new(span)?) })
+    }
+
+    fn place(&self, number: u32) -> &AtomicPtr<Span> {
+        // SAFETY: the index is below the length.
+        unsafe { self.spans.get_unchecked((number % PER_SIZE) as usize) }
+    }
+
+    /// The one that was kept last. There is one.
+    fn last(&self) -> Option<SpanRef> {
+        self.get(self.end().wrapping_sub(1))
+    }
+
+    /// The one that has been kept longest, if there is one.
+    fn first(&self) -> Option<SpanRef> {
+        if self.is_empty() { None } else { self.get(self.start()) }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = SpanRef> {
+        let count = self.end().wrapping_sub(self.start());
+        (0..count).filter_map(|at| self.get(self.start().wrapping_add(at)))
+    }
 }
 
 /// Spans of large objects that have ended. The thread whose state this is uses it alone; the all-zero
@@ -105,7 +162,7 @@ pub(crate) struct Recent {
     time: AtomicU32,
     /// How many that were when pages were needed for spans the last time.
     time_of_cut: AtomicU32,
-    of_size: [OfSize; SIZES],
+    of_size: [OfSize; KEPT_SIZES.end - KEPT_SIZES.start],
 }
 
 fn add(sum: &AtomicUsize, more: usize) {
@@ -124,8 +181,7 @@ impl Recent {
             more: AtomicUsize::new(0),
             time: AtomicU32::new(0),
             time_of_cut: AtomicU32::new(0),
-            of_size: [const { OfSize { list: SpanList::new(), last: AtomicPtr::new(ptr::null_mut()) } };
-                SIZES],
+            of_size: [const { OfSize::new() }; KEPT_SIZES.end - KEPT_SIZES.start],
         }
     }
 
@@ -143,8 +199,9 @@ impl Recent {
     }
 
     fn of(&self, size: usize) -> &OfSize {
-        // SAFETY: the index is below the length.
-        unsafe { self.of_size.get_unchecked(size % SIZES) }
+        debug_assert!(KEPT_SIZES.contains(&size), "{size}");
+        // SAFETY: the sizes of what is kept are these.
+        unsafe { self.of_size.get_unchecked(size.wrapping_sub(KEPT_SIZES.start)) }
     }
 
     /// The sizes of which there are some, the lowest first, of those that are ones in `wanted`.
@@ -157,84 +214,76 @@ impl Recent {
         })
     }
 
-    /// Takes a span out.
-    fn remove(&self, span: SpanRef) {
-        let pages = usable_pages(span);
-        self.remove_from(size_of_run(pages), span, pages);
-    }
-
-    /// Takes a span of so many usable pages out, which has this size.
+    /// Notes that a span of so many usable pages and this size was taken out.
     #[inline]
-    fn remove_from(&self, size: usize, span: SpanRef, pages: usize) {
-        let of_size = self.of(size);
-        if of_size.last.load(Ordering::Relaxed) == span.as_ptr().as_ptr() {
-            let before = of_size.list.before(span);
-            let last = before.map_or(ptr::null_mut(), |span| span.as_ptr().as_ptr());
-            of_size.last.store(last, Ordering::Relaxed);
-        }
-        of_size.list.remove(span);
-        if of_size.list.first().is_none() {
-            let sizes = self.sizes.load(Ordering::Relaxed);
-            self.sizes.store(sizes & !(1 << size), Ordering::Relaxed);
-        }
+    fn note_taken(&self, size: usize, span: SpanRef, pages: usize) {
+        let none_left = u64::from(self.of(size).is_empty());
+        self.sizes
+            .store(self.sizes.load(Ordering::Relaxed) & !(none_left << size), Ordering::Relaxed);
         add(&self.space, pages.wrapping_neg());
         let mut note = Note::of(span);
         add(&self.weight, usize::from(note.weight).wrapping_neg());
-        if note.trust == 0 {
-            add(&self.unknown, 1_usize.wrapping_neg());
-        } else {
-            note.trust -= 1;
-            note.write(span);
-        }
+        add(&self.unknown, usize::from(note.trust == 0).wrapping_neg());
+        note.trust = note.trust.saturating_sub(1);
+        note.write(span);
     }
 
     /// A span of `pages` to `most` usable pages: one of the smallest size of which there are some, the
     /// one of them that was kept last.
+    #[inline]
     fn take(&self, pages: usize, most: usize) -> Option<SpanRef> {
         let (low, high) = (size_of_run(pages), size_of_run(most));
         self.sizes(u64::MAX >> (SIZES - 1 - high) & u64::MAX << low).find_map(|size| {
-            let span = self.of(size).list.first()?;
+            let of_size = self.of(size);
+            let span = of_size.last()?;
             let usable = usable_pages(span);
             (pages..=most).contains(&usable).then(|| {
-                self.remove_from(size, span, usable);
+                of_size.end.store(of_size.end().wrapping_sub(1), Ordering::Relaxed);
+                self.note_taken(size, span, usable);
                 span
             })
         })
     }
 
-    /// Keeps a span of so many usable pages.
-    fn put(&self, span: SpanRef, pages: usize) {
+    /// Keeps a span of so many usable pages. Returns the one that has been kept longest of its size, which is
+    /// not kept any more, if there were too many.
+    #[inline]
+    fn put(&self, span: SpanRef, pages: usize) -> Option<SpanRef> {
         let size = size_of_run(pages);
         let of_size = self.of(size);
-        let sizes = self.sizes.load(Ordering::Relaxed);
-        if sizes >> size & 1 == 0 {
-            of_size.last.store(span.as_ptr().as_ptr(), Ordering::Relaxed);
-            self.sizes.store(sizes | 1 << size, Ordering::Relaxed);
-        }
-        of_size.list.push(span);
+        let end = of_size.end();
+        let full = end.wrapping_sub(of_size.start()) == PER_SIZE;
+        let excess = if full { self.take_first(size) } else { None };
+        of_size.place(end).store(span.as_ptr().as_ptr(), Ordering::Relaxed);
+        of_size.end.store(end.wrapping_add(1), Ordering::Relaxed);
+        self.sizes.store(self.sizes.load(Ordering::Relaxed) | 1 << size, Ordering::Relaxed);
         let mut note = Note::of(span);
         note.time = self.time.load(Ordering::Relaxed).wrapping_add(1);
         self.time.store(note.time, Ordering::Relaxed);
-        if note.trust == 0 {
-            note.weight = pages as u16;
-            add(&self.unknown, 1);
-        }
+        let unknown = note.trust == 0;
+        note.weight = if unknown { pages as u16 } else { note.weight };
+        add(&self.unknown, unknown.into());
         note.write(span);
         add(&self.space, pages);
         add(&self.weight, note.weight.into());
+        excess
     }
 
-    /// The span that has been kept longest.
-    fn oldest(&self) -> Option<SpanRef> {
+    /// Takes the span of this size out that has been kept longest, if there is one.
+    fn take_first(&self, size: usize) -> Option<SpanRef> {
+        let of_size = self.of(size);
+        let span = of_size.first()?;
+        of_size.start.store(of_size.start().wrapping_add(1), Ordering::Relaxed);
+        self.note_taken(size, span, usable_pages(span));
+        Some(span)
+    }
+
+    /// The span that has been kept longest, and its size.
+    fn oldest(&self) -> Option<(usize, SpanRef)> {
         let now = self.time.load(Ordering::Relaxed);
-        let last = |size| {
-            let span = NonNull::new(self.of(size).last.load(Ordering::Relaxed))?;
-            // SAFETY: what is kept are spans.
-            Some(unsafe { SpanRef::from_descriptor(span) })
-        };
         self.sizes(u64::MAX)
-            .filter_map(last)
-            .max_by_key(|span| now.wrapping_sub(Note::of(*span).time))
+            .filter_map(|size| Some((size, self.of(size).first()?)))
+            .max_by_key(|(_, span)| now.wrapping_sub(Note::of(*span).time))
     }
 
     /// Whether more memory is kept than should be, of which more than `most` pages are too many in any case.
@@ -280,9 +329,7 @@ impl Recent {
     /// Finds out how much memory every kept span takes.
     fn weigh_all<P: Pages>(&self, heap: &P) {
         for size in self.sizes(u64::MAX) {
-            let list = &self.of(size).list;
-            core::iter::successors(list.first(), |span| list.after(*span))
-                .for_each(|span| self.weigh(heap, span));
+            self.of(size).iter().for_each(|span| self.weigh(heap, span));
         }
     }
 }
@@ -333,18 +380,22 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
             return self.keep_within();
         }
-        recent.put(span, pages);
+        let excess = recent.put(span, pages);
         let most = self.most_recent() / PAGE_BYTES;
-        if recent.is_heavy(most) || recent.is_wide() {
-            self.keep_less_slow(span, most);
+        if excess.is_some() || recent.is_heavy(most) || recent.is_wide() {
+            self.keep_less_slow(span, excess, most);
         }
     }
 
-    /// Gives kept spans back until few enough are left, of `most` pages at most. `newest` is one of them.
+    /// Gives kept spans back until few enough are left, of `most` pages at most, and `excess`, which is not kept any
+    /// more. `newest` is one of those kept.
     #[cold]
     #[inline(never)]
-    fn keep_less_slow(self, newest: SpanRef, most: usize) {
+    fn keep_less_slow(self, newest: SpanRef, excess: Option<SpanRef>, most: usize) {
         let (recent, heap) = (&self.state.recent, self.central.heap());
+        if let Some(span) = excess {
+            self.give_back(span);
+        }
         if recent.is_heavy(most) {
             recent.weigh(heap, newest);
         }
@@ -352,9 +403,9 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             recent.weigh_all(heap);
         }
         while recent.is_heavy(most) || recent.is_wide() {
-            let Some(span) = recent.oldest() else { break };
+            let Some((size, _)) = recent.oldest() else { break };
             add(&recent.given, 1);
-            self.give_back(span);
+            self.give_first(size);
         }
         self.keep_within();
     }
@@ -366,16 +417,22 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let now = recent.time.load(Ordering::Relaxed);
         let unused = now.wrapping_sub(recent.time_of_cut.load(Ordering::Relaxed));
         recent.time_of_cut.store(now, Ordering::Relaxed);
-        if let Some(span) = recent.oldest() {
+        if let Some((size, span)) = recent.oldest() {
             if now.wrapping_sub(Note::of(span).time) >= unused {
-                self.give_back(span);
+                self.give_first(size);
             }
         }
     }
 
+    /// Gives the span of this size back that has been kept longest. Returns whether there was one.
+    fn give_first(self, size: usize) -> bool {
+        let span = self.state.recent.take_first(size);
+        span.map(|span| self.give_back(span)).is_some()
+    }
+
+    /// Gives a span back that was taken out.
     fn give_back(self, span: SpanRef) {
-        self.state.recent.remove(span);
-        // SAFETY: what is kept has ended, and is given back once; this thread is the only user of its
+        // SAFETY: what was kept has ended, and is given back once; this thread is the only user of its
         // stash.
         unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
     }
@@ -386,9 +443,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         recent.given.store(0, Ordering::Relaxed);
         recent.more.store(0, Ordering::Relaxed);
         for size in recent.sizes(u64::MAX) {
-            while let Some(span) = recent.of(size).list.first() {
-                self.give_back(span);
-            }
+            while self.give_first(size) {}
         }
     }
 }
