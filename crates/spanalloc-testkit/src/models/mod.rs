@@ -31,6 +31,8 @@
 //! | [`FakePages`] | a page heap whose pages are numbers: the layers above it can be modelled whole |
 //! | [`with_fault`] | a model with a mistake planted in the code of the layers: a test of it must panic |
 
+use std::sync::Arc;
+
 mod fake_pages;
 mod futex;
 
@@ -39,7 +41,7 @@ pub use futex::Futex;
 pub use spanalloc_sync::fault::Fault;
 pub use spanalloc_sync::model::{Builder, check, check_bounded, check_with};
 
-/// Preemptions of a model with a mistake.
+/// The most preemptions of a model with a mistake.
 const PREEMPTIONS: usize = 3;
 
 /// Prints how many interleavings a model had.
@@ -51,11 +53,16 @@ pub fn explored(name: &str, interleavings: usize, at_least: usize) {
     assert!(interleavings >= at_least, "{name} has shrunk to {interleavings}");
 }
 
-/// Runs a model with a mistake in the code, in the interleavings of at most three preemptions.
+/// Runs a model with a mistake in the code, in the interleavings of one preemption at most, then of two, then of
+/// three: most mistakes show where there are few, of which there are few.
 ///
 /// # Panics
 /// As soon as the mistake shows. A test of it is marked `should_panic`, with what the panic says.
 pub fn with_fault(fault: Fault, model: impl Fn() + Send + Sync + 'static) {
-    spanalloc_sync::fault::plant(fault);
-    check_bounded(PREEMPTIONS, model);
+    let model = Arc::new(model);
+    for preemptions in 1..=PREEMPTIONS {
+        spanalloc_sync::fault::plant(fault);
+        let model = Arc::clone(&model);
+        check_bounded(preemptions, move || model());
+    }
 }
