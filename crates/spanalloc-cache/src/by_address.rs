@@ -152,7 +152,11 @@ impl<'a, C: Central, P: Policy<Bin = Words>> Cache<'a, C, P> {
         }
         // A large object's span has no slots.
         let slot = if span.class() == class { span.slot_at(address) } else { None };
-        let Some(slot) = slot else { return Freed::Not };
+        let Some(slot) = slot else {
+            // SAFETY: nobody uses the object any more (contract).
+            let kept = class == LARGE && unsafe { self.try_keep(span, address) };
+            return if kept { Freed::Done } else { Freed::Not };
+        };
         // SAFETY: nobody uses the slot (contract), and spans of this policy are not tiny.
         let marked = unsafe { Self::mark_if_live(self.central, span, slot, address) };
         match marked {

@@ -140,7 +140,9 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             if Self::is_tiny(layout) {
                 return self.state.open.pack(layout.size().max(1), tiny_align(layout));
             }
-            let class = Self::small_class(layout)?;
+            let Some(class) = Self::small_class(layout) else {
+                return self.try_alloc_recent(layout);
+            };
             let object = self.state.bin(class).pop_or_load::<P>(self.state)?;
             Some(self.handed_out(class, object, false))
         }
@@ -239,6 +241,17 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         }
     }
 
+    /// Frees an object of this class into its bin. False sends the caller to [`free_slow`](Self::free_slow).
+    ///
+    /// # Safety
+    /// As for [`free`](Self::free), and `class` is the [`small_class`](Self::small_class) of the layout.
+    #[inline(always)]
+    #[must_use]
+    pub unsafe fn try_free_of(self, class: u8, object: *mut u8) -> bool {
+        // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
+        unsafe { P::Bin::push(self, class, object) }
+    }
+
     /// Frees an object of any layout into what is at hand. False sends the caller to
     /// [`free_slow`](Self::free_slow).
     ///
@@ -254,7 +267,8 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
         match Self::small_class(layout) {
             // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
             Some(class) => unsafe { P::Bin::push(self, class, object) },
-            None => false,
+            // SAFETY: nobody uses the object any more (contract).
+            None => unsafe { self.try_free_recent(object) },
         }
     }
 

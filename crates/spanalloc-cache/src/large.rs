@@ -24,7 +24,6 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let guarded = Self::is_guarded(layout.size());
         if align_pages <= 1 {
             if let Some(span) = self.take_recent(pages_of(layout.size())) {
-                self.note_large(span);
                 return (object_of(span), false);
             }
         }
@@ -155,8 +154,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) unsafe fn free_large(self, object: *mut u8) {
         let address = object.addr();
         let span = Self::large_span(self.central, address);
-        let ends = if P::ALONE { span.end_large_alone(address) } else { span.end_large(address) };
-        if !ends {
+        if !Self::end_large(span, address) {
             self.central.die(Misuse::DoubleFree, address, 0);
         }
         // SAFETY: the object was ended just now.
@@ -165,6 +163,12 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             self.keep_large(span);
         }
         self.heed();
+    }
+
+    /// Whether this was the live large object at `address`; it no longer is.
+    #[inline]
+    pub(crate) fn end_large(span: SpanRef, address: usize) -> bool {
+        if P::ALONE { span.end_large_alone(address) } else { span.end_large(address) }
     }
 
     /// The span of a large object; ends the process if there is none.

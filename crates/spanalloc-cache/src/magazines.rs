@@ -251,12 +251,12 @@ impl Magazines {
             return None;
         }
         // That is more than to take an object.
-        state.alone(|| {
-            if self.state() == OPEN && self.loaded() == 0 && self.freed() > 0 {
-                self.swaps.store(swaps.saturating_sub(1), Ordering::Relaxed);
-                self.swap();
-            }
-        });
+        let alone = state.alone()?;
+        if self.state() == OPEN && self.loaded() == 0 && self.freed() > 0 {
+            self.swaps.store(swaps.saturating_sub(1), Ordering::Relaxed);
+            self.swap();
+        }
+        drop(alone);
         // SAFETY: the caller's promise is passed on.
         unsafe { self.pop::<P>() }
     }

@@ -1,22 +1,24 @@
 //! Large objects that were freed lately, kept as they are for the next allocations of about their size.
 //!
-//! They are sorted by size (`steps`), up to 32 of each, and what was freed last is used first. What counts is the memory
+//! They are sorted by size (`steps`), up to 16 of each, and what was freed last is used first. What counts is the memory
 //! that they take: of a run that its objects never filled, most is address space only. So when there
 //! is too much, the system is asked how much of a run is there, which holds for the next times
 //! that it is kept; what is still too much goes back to the heap, the oldest first.
 
 use core::ops::Range;
-use core::ptr::{self, NonNull};
 
-use spanalloc_central::{Central, Span, SpanRef};
+use spanalloc_central::{Central, SpanRef};
 use spanalloc_pages::{PAGE_BYTES, Pages};
-use spanalloc_sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use spanalloc_sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::cache::Cache;
 use crate::large::{most_pages, usable_pages};
 use crate::policy::Policy;
 use crate::steps::{SIZES, round_up, size_of_run};
+use shelf::{Note, Shelf};
 
+mod at_hand;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
@@ -44,101 +46,8 @@ const LEAST_TRUST: u8 = 32;
 /// up to so many.
 const MOST_TRUST: u8 = 128;
 
-/// What is noted of a span that is kept, in its note.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Note {
-    /// Pages that count as being in memory.
-    weight: u16,
-    /// For how many more times that it is kept, this one included, they are taken for right; 0 if they
-    /// were not counted.
-    trust: u8,
-    /// What that began with at the last look.
-    trusted: u8,
-    /// When the span was kept.
-    time: u32,
-}
-
-impl Note {
-    fn of(span: SpanRef) -> Self {
-        let note = span.note().load(Ordering::Relaxed);
-        Self {
-            weight: note as u16,
-            trust: (note >> 16) as u8,
-            trusted: (note >> 24) as u8,
-            time: (note >> 32) as u32,
-        }
-    }
-
-    fn write(self, span: SpanRef) {
-        let low = u64::from(self.weight) | u64::from(self.trust) << 16;
-        let high = u64::from(self.trusted) << 24 | u64::from(self.time) << 32;
-        span.note().store(low | high, Ordering::Relaxed);
-    }
-}
-
-/// How many spans of one size are kept at most.
-const PER_SIZE: u32 = 32;
 /// The numbers of sizes that are kept.
 const KEPT_SIZES: Range<usize> = size_of_run(SMALLEST_PAGES)..size_of_run(LARGEST_PAGES) + 1;
-
-/// Spans of one size, from the one that has been kept longest to the one that was kept last.
-#[derive(Debug)]
-struct OfSize {
-    /// How many spans were ever put here and not taken out again, and how many of these went from the other end.
-    end: AtomicU32,
-    start: AtomicU32,
-    /// Span number `i` is at `i` modulo the length.
-    spans: [AtomicPtr<Span>; PER_SIZE as usize],
-}
-
-impl OfSize {
-    const fn new() -> Self {
-        Self {
-            end: AtomicU32::new(0),
-            start: AtomicU32::new(0),
-            spans: [const { AtomicPtr::new(ptr::null_mut()) }; PER_SIZE as usize],
-        }
-    }
-
-    fn start(&self) -> u32 {
-        self.start.load(Ordering::Relaxed)
-    }
-
-    fn end(&self) -> u32 {
-        self.end.load(Ordering::Relaxed)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start() == self.end()
-    }
-
-    /// The span of this number.
-    fn get(&self, number: u32) -> Option<SpanRef> {
-        let span = self.place(number).load(Ordering::Relaxed);
-        // SAFETY: what is kept are spans, which are never unmapped.
-        Some(unsafe { SpanRef::from_descriptor(NonNull::new(span)?) })
-    }
-
-    fn place(&self, number: u32) -> &AtomicPtr<Span> {
-        // SAFETY: the index is below the length.
-        unsafe { self.spans.get_unchecked((number % PER_SIZE) as usize) }
-    }
-
-    /// The one that was kept last. There is one.
-    fn last(&self) -> Option<SpanRef> {
-        self.get(self.end().wrapping_sub(1))
-    }
-
-    /// The one that has been kept longest, if there is one.
-    fn first(&self) -> Option<SpanRef> {
-        if self.is_empty() { None } else { self.get(self.start()) }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = SpanRef> {
-        let count = self.end().wrapping_sub(self.start());
-        (0..count).filter_map(|at| self.get(self.start().wrapping_add(at)))
-    }
-}
 
 /// Spans of large objects that have ended. The thread whose state this is uses it alone; the all-zero
 /// value is empty.
@@ -146,10 +55,8 @@ impl OfSize {
 pub(crate) struct Recent {
     /// The sizes of which there are some: bit i is size i.
     sizes: AtomicU64,
-    /// Usable pages of all of them.
-    space: AtomicUsize,
-    /// Those that count as being in memory.
-    weight: AtomicUsize,
+    /// Usable pages of all of them, and those that count as being in memory.
+    sums: Sums,
     /// Spans of which all pages count so, for want of a look.
     unknown: AtomicUsize,
     /// Pages of the objects that this thread allocated less those it freed, never below 0.
@@ -162,7 +69,33 @@ pub(crate) struct Recent {
     time: AtomicU32,
     /// How many that were when pages were needed for spans the last time.
     time_of_cut: AtomicU32,
-    of_size: [OfSize; KEPT_SIZES.end - KEPT_SIZES.start],
+    shelves: [Shelf; KEPT_SIZES.end - KEPT_SIZES.start],
+}
+
+/// Two sums of pages, each of them far below 2^32: of address space in the high half, of memory in the low one.
+#[derive(Debug)]
+struct Sums(AtomicU64);
+
+impl Sums {
+    fn load(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, note: Note) {
+        self.0.store(self.load().wrapping_add(note.sums()), Ordering::Relaxed);
+    }
+
+    fn subtract(&self, note: Note) {
+        self.0.store(self.load().wrapping_sub(note.sums()), Ordering::Relaxed);
+    }
+
+    fn space(sums: u64) -> usize {
+        (sums >> 32) as usize
+    }
+
+    fn weight(sums: u64) -> usize {
+        sums as u32 as usize
+    }
 }
 
 fn add(sum: &AtomicUsize, more: usize) {
@@ -173,38 +106,44 @@ impl Recent {
     pub(crate) const fn new() -> Self {
         Self {
             sizes: AtomicU64::new(0),
-            space: AtomicUsize::new(0),
-            weight: AtomicUsize::new(0),
+            sums: Sums(AtomicU64::new(0)),
             unknown: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
             given: AtomicUsize::new(0),
             more: AtomicUsize::new(0),
             time: AtomicU32::new(0),
             time_of_cut: AtomicU32::new(0),
-            of_size: [const { OfSize::new() }; KEPT_SIZES.end - KEPT_SIZES.start],
+            shelves: [const { Shelf::new() }; KEPT_SIZES.end - KEPT_SIZES.start],
         }
     }
 
     /// Bytes that count as being in memory.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
-        self.weight.load(Ordering::Relaxed) * PAGE_BYTES
+        Sums::weight(self.sums.load()) * PAGE_BYTES
+    }
+
+    fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
     }
 
     /// Counts an object of the thread in or out.
+    #[inline]
     fn note(&self, pages: usize, born: bool) {
-        let live = self.live.load(Ordering::Relaxed);
+        let live = self.live();
         let live = if born { live + pages } else { live.saturating_sub(pages) };
         self.live.store(live, Ordering::Relaxed);
     }
 
-    fn of(&self, size: usize) -> &OfSize {
+    #[inline]
+    fn shelf(&self, size: usize) -> &Shelf {
         debug_assert!(KEPT_SIZES.contains(&size), "{size}");
         // SAFETY: the sizes of what is kept are these.
-        unsafe { self.of_size.get_unchecked(size.wrapping_sub(KEPT_SIZES.start)) }
+        unsafe { self.shelves.get_unchecked(size.wrapping_sub(KEPT_SIZES.start)) }
     }
 
     /// The sizes of which there are some, the lowest first, of those that are ones in `wanted`.
+    #[inline]
     fn sizes(&self, wanted: u64) -> impl Iterator<Item = usize> {
         let mut sizes = self.sizes.load(Ordering::Relaxed) & wanted;
         core::iter::from_fn(move || {
@@ -214,84 +153,99 @@ impl Recent {
         })
     }
 
-    /// Notes that a span of so many usable pages and this size was taken out.
+    /// Counts a span of this size out of which that was noted.
     #[inline]
-    fn note_taken(&self, size: usize, span: SpanRef, pages: usize) {
-        let none_left = u64::from(self.of(size).is_empty());
-        self.sizes
-            .store(self.sizes.load(Ordering::Relaxed) & !(none_left << size), Ordering::Relaxed);
-        add(&self.space, pages.wrapping_neg());
-        let mut note = Note::of(span);
-        add(&self.weight, usize::from(note.weight).wrapping_neg());
-        add(&self.unknown, usize::from(note.trust == 0).wrapping_neg());
-        note.trust = note.trust.saturating_sub(1);
-        note.write(span);
+    fn note_taken(&self, size: usize, note: Note) {
+        let none_left = u64::from(self.shelf(size).is_empty());
+        let sizes = self.sizes.load(Ordering::Relaxed);
+        self.sizes.store(sizes & !(none_left << size), Ordering::Relaxed);
+        self.sums.subtract(note);
+        if !note.is_weighed() {
+            add(&self.unknown, 1_usize.wrapping_neg());
+        }
     }
 
-    /// A span of `pages` to `most` usable pages: one of the smallest size of which there are some, the
-    /// one of them that was kept last.
-    #[inline]
-    fn take(&self, pages: usize, most: usize) -> Option<SpanRef> {
-        let (low, high) = (size_of_run(pages), size_of_run(most));
-        self.sizes(u64::MAX >> (SIZES - 1 - high) & u64::MAX << low).find_map(|size| {
-            let of_size = self.of(size);
-            let span = of_size.last()?;
-            let usable = usable_pages(span);
-            (pages..=most).contains(&usable).then(|| {
-                of_size.end.store(of_size.end().wrapping_sub(1), Ordering::Relaxed);
-                self.note_taken(size, span, usable);
-                span
-            })
+    /// A span of these sizes and at most so many usable pages, and how many it has: one of the smallest size of which
+    /// there are some, the one of them that was kept last.
+    #[inline(always)]
+    fn take(&self, sizes: u64, most: usize) -> Option<(SpanRef, usize)> {
+        self.sizes(sizes).find_map(|size| {
+            let shelf = self.shelf(size);
+            let note = shelf.last_note();
+            let usable = note.pages();
+            if usable > most {
+                return None;
+            }
+            let span = shelf.pop(note)?;
+            self.note_taken(size, note);
+            Some((span, usable))
         })
     }
 
-    /// Keeps a span of so many usable pages. Returns the one that has been kept longest of its size, which is
-    /// not kept any more, if there were too many.
-    #[inline]
-    fn put(&self, span: SpanRef, pages: usize) -> Option<SpanRef> {
-        let size = size_of_run(pages);
-        let of_size = self.of(size);
-        let end = of_size.end();
-        let full = end.wrapping_sub(of_size.start()) == PER_SIZE;
-        let excess = if full { self.take_first(size) } else { None };
-        of_size.place(end).store(span.as_ptr().as_ptr(), Ordering::Relaxed);
-        of_size.end.store(end.wrapping_add(1), Ordering::Relaxed);
+    /// Keeps a span of this size, for which its shelf has a place.
+    #[inline(always)]
+    fn put(&self, size: usize, span: SpanRef, note: Note) {
+        self.shelf(size).push(span, note);
         self.sizes.store(self.sizes.load(Ordering::Relaxed) | 1 << size, Ordering::Relaxed);
-        let mut note = Note::of(span);
-        note.time = self.time.load(Ordering::Relaxed).wrapping_add(1);
-        self.time.store(note.time, Ordering::Relaxed);
-        let unknown = note.trust == 0;
-        note.weight = if unknown { pages as u16 } else { note.weight };
-        add(&self.unknown, unknown.into());
-        note.write(span);
-        add(&self.space, pages);
-        add(&self.weight, note.weight.into());
-        excess
+        let time = self.time.load(Ordering::Relaxed);
+        self.time.store(time.wrapping_add(1), Ordering::Relaxed);
+        self.sums.add(note);
+        if !note.is_weighed() {
+            add(&self.unknown, 1);
+        }
+    }
+
+    /// What will be noted of a span of so many usable pages if it is kept now.
+    #[inline]
+    fn next_note(&self, span: SpanRef, pages: usize) -> Note {
+        Note::of(span, pages, self.time.load(Ordering::Relaxed).wrapping_add(1))
+    }
+
+    /// Whether one more span, of which that will be noted, is not too much for its shelf, nor for all.
+    #[inline(always)]
+    fn has_room(&self, size: usize, note: Note, most: usize) -> bool {
+        let live = self.live().saturating_sub(note.pages());
+        let sums = self.sums.load() + note.sums();
+        !self.shelf(size).is_full() && self.is_enough(sums, live, most)
     }
 
     /// Takes the span of this size out that has been kept longest, if there is one.
     fn take_first(&self, size: usize) -> Option<SpanRef> {
-        let of_size = self.of(size);
-        let span = of_size.first()?;
-        of_size.start.store(of_size.start().wrapping_add(1), Ordering::Relaxed);
-        self.note_taken(size, span, usable_pages(span));
+        let (span, note) = self.shelf(size).pop_first()?;
+        self.note_taken(size, note);
         Some(span)
     }
 
-    /// The span that has been kept longest, and its size.
-    fn oldest(&self) -> Option<(usize, SpanRef)> {
+    /// The size of the span that has been kept longest, and how many were kept since.
+    fn oldest(&self) -> Option<(usize, u32)> {
         let now = self.time.load(Ordering::Relaxed);
         self.sizes(u64::MAX)
-            .filter_map(|size| Some((size, self.of(size).first()?)))
-            .max_by_key(|(_, span)| now.wrapping_sub(Note::of(*span).time))
+            .filter_map(|size| Some((size, self.shelf(size).first_note()?.age(now))))
+            .max_by_key(|(_, age)| *age)
+    }
+
+    /// The most pages in memory that should be kept beside so many live ones, and `most` in any case.
+    #[inline]
+    fn most_weight(&self, live: usize, most: usize) -> usize {
+        (LEAST_PAGES + self.more.load(Ordering::Relaxed) + live / PART).min(most)
+    }
+
+    /// The most pages of address space that should be kept beside so many live ones.
+    #[inline]
+    fn most_space(live: usize) -> usize {
+        (LEAST_SPACE + live * SPACE_FACTOR).min(MOST_SPACE)
+    }
+
+    /// Whether that is not more than should be kept beside so many live pages.
+    #[inline]
+    fn is_enough(&self, sums: u64, live: usize, most: usize) -> bool {
+        Sums::weight(sums) <= self.most_weight(live, most)
+            && Sums::space(sums) <= Self::most_space(live)
     }
 
     /// Whether more memory is kept than should be, of which more than `most` pages are too many in any case.
     fn is_heavy(&self, most: usize) -> bool {
-        let wanted = LEAST_PAGES
-            + self.more.load(Ordering::Relaxed)
-            + self.live.load(Ordering::Relaxed) / PART;
-        self.weight.load(Ordering::Relaxed) > wanted.min(most)
+        Sums::weight(self.sums.load()) > self.most_weight(self.live(), most)
     }
 
     /// Notes that the heap is asked for an object of a size that is kept.
@@ -304,49 +258,68 @@ impl Recent {
         }
     }
 
-    /// Whether more address space is kept than should be.
-    fn is_wide(&self) -> bool {
-        let most = LEAST_SPACE + self.live.load(Ordering::Relaxed) * SPACE_FACTOR;
-        self.space.load(Ordering::Relaxed) > most.min(MOST_SPACE)
-    }
-
-    /// Finds out how much memory a kept span takes, if that is not known.
-    fn weigh<P: Pages>(&self, heap: &P, span: SpanRef) {
-        let mut note = Note::of(span);
-        if note.trust != 0 {
-            return;
-        }
-        add(&self.weight, usize::from(note.weight).wrapping_neg());
-        add(&self.unknown, 1_usize.wrapping_neg());
-        // SAFETY: the pages are a span's, so this heap handed them out.
-        note.weight = unsafe { heap.resident(span.base(), usable_pages(span)) } as u16;
-        note.trusted = note.trusted.saturating_mul(2).clamp(LEAST_TRUST, MOST_TRUST);
-        note.trust = note.trusted;
-        note.write(span);
-        add(&self.weight, note.weight.into());
-    }
-
-    /// Finds out how much memory every kept span takes.
-    fn weigh_all<P: Pages>(&self, heap: &P) {
-        for size in self.sizes(u64::MAX) {
-            self.of(size).iter().for_each(|span| self.weigh(heap, span));
+    /// Finds out how much memory the spans of some sizes take of which that is not known.
+    fn weigh<P: Pages>(&self, heap: &P, sizes: u64) {
+        for size in self.sizes(sizes) {
+            self.shelf(size).change_notes(|span, note| {
+                if note.is_weighed() {
+                    return note;
+                }
+                // SAFETY: the pages are a span's, so this heap handed them out.
+                let weight = unsafe { heap.resident(span.base(), note.pages()) };
+                let weighed = note.weighed(weight, LEAST_TRUST, MOST_TRUST);
+                self.sums.subtract(note);
+                self.sums.add(weighed);
+                add(&self.unknown, 1_usize.wrapping_neg());
+                weighed
+            });
         }
     }
 }
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// The pages that are asked of the heap for an object that needs `pages`.
-    pub(crate) fn rounded_pages(pages: usize) -> usize {
+    pub(crate) const fn rounded_pages(pages: usize) -> usize {
         let rounded = round_up(pages);
         if rounded <= Self::most_kept(pages) { rounded } else { pages }
     }
 
     /// The most usable pages of a kept run that may serve an object that needs `pages`.
-    fn most_kept(pages: usize) -> usize {
+    const fn most_kept(pages: usize) -> usize {
         // What has no guard may not have the size of what has one.
         let unguarded = (P::GUARDED_FROM - 1) / PAGE_BYTES;
-        let limit = if pages > unguarded { LARGEST_PAGES } else { unguarded.min(LARGEST_PAGES) };
-        most_pages(pages).min(limit)
+        let limit =
+            if pages <= unguarded && unguarded < LARGEST_PAGES { unguarded } else { LARGEST_PAGES };
+        let most = most_pages(pages);
+        if most < limit { most } else { limit }
+    }
+
+    /// For each number of pages up to the largest of what is kept: its size, and the sizes of what may serve an object
+    /// that needs so many, as ones.
+    const SIZES_OF: [(u8, u64); LARGEST_PAGES + 1] = {
+        let mut sizes = [(0, 0); LARGEST_PAGES + 1];
+        let mut pages = SMALLEST_PAGES;
+        while pages <= LARGEST_PAGES {
+            let low = size_of_run(Self::rounded_pages(pages));
+            let high = size_of_run(Self::most_kept(pages));
+            let serve = u64::MAX >> (SIZES - 1 - high) & u64::MAX << low;
+            #[allow(clippy::indexing_slicing, reason = "in bounds, in a constant")]
+            {
+                sizes[pages] = (size_of_run(pages) as u8, serve);
+            }
+            pages += 1;
+        }
+        sizes
+    };
+
+    /// A span that is kept for an object that needs `pages` usable pages, and how many it has.
+    #[inline(always)]
+    fn find_recent(self, pages: usize) -> Option<(SpanRef, usize)> {
+        let (_, serve) = Self::SIZES_OF.get(pages)?;
+        let found = self.state.recent.take(*serve, Self::most_kept(pages))?;
+        found.0.begin_large();
+        self.state.recent.note(found.1, true);
+        Some(found)
     }
 
     /// A new object of at least `pages` usable pages, where one of about that size was freed.
@@ -354,9 +327,10 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         if pages > LARGEST_PAGES {
             return None;
         }
-        let recent = &self.state.recent;
-        let span = recent.take(Self::rounded_pages(pages), Self::most_kept(pages));
-        span.map_or_else(|| recent.note_miss(), SpanRef::begin_large);
+        let span = self.find_recent(pages).map(|(span, _)| span);
+        if span.is_none() {
+            self.state.recent.note_miss();
+        }
         span
     }
 
@@ -380,29 +354,31 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
             unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
             return self.keep_within();
         }
-        let excess = recent.put(span, pages);
+        let size = size_of_run(pages);
+        let excess = if recent.shelf(size).is_full() { recent.take_first(size) } else { None };
+        recent.put(size, span, recent.next_note(span, pages));
         let most = self.most_recent() / PAGE_BYTES;
-        if excess.is_some() || recent.is_heavy(most) || recent.is_wide() {
-            self.keep_less_slow(span, excess, most);
+        if excess.is_some() || !recent.is_enough(recent.sums.load(), recent.live(), most) {
+            self.keep_less_slow(size, excess, most);
         }
     }
 
     /// Gives kept spans back until few enough are left, of `most` pages at most, and `excess`, which is not kept any
-    /// more. `newest` is one of those kept.
+    /// more. The one that was kept last has this size.
     #[cold]
     #[inline(never)]
-    fn keep_less_slow(self, newest: SpanRef, excess: Option<SpanRef>, most: usize) {
+    fn keep_less_slow(self, size: usize, excess: Option<SpanRef>, most: usize) {
         let (recent, heap) = (&self.state.recent, self.central.heap());
         if let Some(span) = excess {
             self.give_back(span);
         }
         if recent.is_heavy(most) {
-            recent.weigh(heap, newest);
+            recent.weigh(heap, 1 << size);
         }
         if recent.is_heavy(most) && recent.unknown.load(Ordering::Relaxed) > 0 {
-            recent.weigh_all(heap);
+            recent.weigh(heap, u64::MAX);
         }
-        while recent.is_heavy(most) || recent.is_wide() {
+        while !recent.is_enough(recent.sums.load(), recent.live(), most) {
             let Some((size, _)) = recent.oldest() else { break };
             add(&recent.given, 1);
             self.give_first(size);
@@ -417,8 +393,8 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let now = recent.time.load(Ordering::Relaxed);
         let unused = now.wrapping_sub(recent.time_of_cut.load(Ordering::Relaxed));
         recent.time_of_cut.store(now, Ordering::Relaxed);
-        if let Some((size, span)) = recent.oldest() {
-            if now.wrapping_sub(Note::of(span).time) >= unused {
+        if let Some((size, age)) = recent.oldest() {
+            if age >= unused {
                 self.give_first(size);
             }
         }

@@ -145,17 +145,14 @@ impl<B: Bin> CacheState<B> {
         self.lease.is_at_hand()
     }
 
-    /// Runs something on a path that says nowhere that it is taken, which nobody may do who has seized the
-    /// state meanwhile; not if somebody has.
-    #[inline]
-    pub(crate) fn alone(&self, run: impl FnOnce()) {
+    /// Says that the thread is at what it keeps, on a path that says so nowhere else: nobody may do that who has
+    /// seized the state meanwhile. None if somebody has.
+    #[inline(always)]
+    pub(crate) fn alone(&self) -> Option<Alone<'_>> {
         let before = self.inside.load(Ordering::Relaxed);
         self.inside.store(before | 1, Ordering::Relaxed);
-        if self.lease.is_at_hand() {
-            run();
-        }
-        // Release pairs with the Acquire of who would seize it.
-        self.inside.store(before, Ordering::Release);
+        let alone = Alone { inside: &self.inside, before };
+        self.lease.is_at_hand().then_some(alone)
     }
 
     /// Whether another thread is at what this one keeps.
@@ -186,6 +183,20 @@ impl<B: Bin> CacheState<B> {
         self.begun_bytes.store(0, Ordering::Relaxed);
         self.age.store(0, Ordering::Relaxed);
         self.used.clear();
+    }
+}
+
+/// The thread says that it is at what it keeps until this is dropped.
+pub(crate) struct Alone<'a> {
+    inside: &'a AtomicU8,
+    before: u8,
+}
+
+impl Drop for Alone<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // Release pairs with the Acquire of who would seize the state.
+        self.inside.store(self.before, Ordering::Release);
     }
 }
 

@@ -272,10 +272,10 @@ fn every_list<P: Policy>(bytes: usize) {
 
 #[test]
 fn every_short_list_of_operations_fast() {
-    every_list::<Fast>(448 << 10);
+    every_list::<Fast>(464 << 10);
 }
 
 #[test]
 fn every_short_list_of_operations_checked() {
-    every_list::<Checked>(352 << 10);
+    every_list::<Checked>(358 << 10);
 }

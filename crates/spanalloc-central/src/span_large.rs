@@ -46,6 +46,13 @@ impl SpanRef {
         self.head().left.store(1, Ordering::Relaxed);
     }
 
+    /// Says that a large object has ended that [lives](Self::is_large_live). For its owner, if nobody else frees it at the
+    /// same time.
+    #[inline]
+    pub fn set_large_ended(self) {
+        self.head().left.store(0, Ordering::Relaxed);
+    }
+
     /// Gives a large object other pages. For the object's owner only.
     pub(crate) fn rebase_large(self, run: Run) {
         self.head().base.store(run.address, Ordering::Relaxed);
@@ -56,6 +63,14 @@ impl SpanRef {
     #[inline]
     pub fn is_guarded(self) -> bool {
         self.class() == LARGE && self.shared().notify.load(Ordering::Relaxed) != 0
+    }
+
+    /// The pages of a large object but for its guard, and whether it has one.
+    #[inline]
+    pub fn usable_large(self) -> (usize, bool) {
+        let shared = self.shared();
+        let guarded = shared.notify.load(Ordering::Relaxed) != 0;
+        (shared.pages.load(Ordering::Relaxed) as usize - usize::from(guarded), guarded)
     }
 
     /// Says whether the last page of a large object is a guard. For the object's owner only.
@@ -76,7 +91,7 @@ impl SpanRef {
         let ends =
             self.class() == LARGE && left.load(Ordering::Relaxed) == 1 && self.base() == address;
         if ends {
-            left.store(0, Ordering::Relaxed);
+            self.set_large_ended();
         }
         ends
     }

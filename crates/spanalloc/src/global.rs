@@ -82,7 +82,7 @@ fn alloc_any(layout: Layout) -> *mut u8 {
             Some(object) => object,
             None => alloc_more(layout),
         },
-        None => alloc_slow(layout),
+        None => alloc_more(layout),
     }
 }
 
@@ -94,13 +94,29 @@ fn alloc_more(layout: Layout) -> *mut u8 {
     }
 }
 
+/// No call in it returns, either.
+///
 /// # Safety
 /// As for `GlobalAlloc::dealloc`.
 #[inline(never)]
 unsafe fn free_any(object: *mut u8, layout: Layout) {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: the caller's promise is passed on; that is the object's class.
     unsafe {
-        if !thread::slot::<Spanalloc>().try_free_any(object, layout) {
+        match CacheOf::<Spanalloc>::small_class(layout) {
+            Some(class) if thread::slot::<Spanalloc>().try_free_of(class, object) => {}
+            Some(_) => free_slow(object, layout),
+            None => free_more(object, layout),
+        }
+    }
+}
+
+/// # Safety
+/// As for `GlobalAlloc::dealloc`; the layout is not small.
+#[inline(never)]
+unsafe fn free_more(object: *mut u8, layout: Layout) {
+    // SAFETY: the caller's promise is passed on. This allocator packs nothing, so the object is large.
+    unsafe {
+        if !thread::slot::<Spanalloc>().try_free_recent(object) {
             free_slow(object, layout);
         }
     }
