@@ -262,7 +262,7 @@ pub fn last_frees_of_an_unowned_span() {
     assert_eq!(spans(&lists), []);
 }
 
-// Bounded at 5 preemptions.
+// Bounded at 5 preemptions: 136,810 interleavings; all are 1,194,462.
 #[test]
 fn last_frees_in_central() {
     explored("last frees", model::check_bounded(5, last_frees_of_an_unowned_span), 4000);
@@ -291,7 +291,7 @@ fn late_free_against_take() {
     assert_eq!(spans(&lists), [], "all objects are free and all owners gone");
 }
 
-// Bounded at 6 preemptions: 12,263 interleavings.
+// Bounded at 6 preemptions: 42,128 interleavings.
 #[test]
 fn late_frees_against_take() {
     explored("late frees and take", model::check_bounded(6, late_free_against_take), 10_000);
@@ -314,7 +314,7 @@ pub fn exit_against_late_frees() {
     assert_eq!(spans(&lists), [], "all objects are free and all owners gone");
 }
 
-// Bounded at 3 preemptions: 231,596 interleavings.
+// Bounded at 3 preemptions: 375,042 interleavings.
 #[test]
 fn a_thread_exits_against_late_frees() {
     explored("exit in central", model::check_bounded(3, exit_against_late_frees), 15_000);
