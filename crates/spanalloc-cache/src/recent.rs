@@ -5,7 +5,7 @@
 //! is too much, the system is asked how much of a run is there, which holds for the next times
 //! that it is kept; what is still too much goes back to the heap, the oldest first.
 
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 use spanalloc_central::{Central, SpanRef};
 use spanalloc_pages::{PAGE_BYTES, Pages};
@@ -123,6 +123,11 @@ impl Recent {
         Sums::weight(self.sums.load()) * PAGE_BYTES
     }
 
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.sizes.load(Ordering::Relaxed) == 0
+    }
+
     fn live(&self) -> usize {
         self.live.load(Ordering::Relaxed)
     }
@@ -165,15 +170,15 @@ impl Recent {
         }
     }
 
-    /// A span of these sizes and at most so many usable pages, and how many it has: one of the smallest size of which
-    /// there are some, the one of them that was kept last.
+    /// A span of these sizes and so many usable pages, and how many it has: one of the smallest size of which there are
+    /// some, the one of them that was kept last.
     #[inline(always)]
-    fn take(&self, sizes: u64, most: usize) -> Option<(SpanRef, usize)> {
+    fn take(&self, sizes: u64, pages: RangeInclusive<usize>) -> Option<(SpanRef, usize)> {
         self.sizes(sizes).find_map(|size| {
             let shelf = self.shelf(size);
             let note = shelf.last_note();
             let usable = note.pages();
-            if usable > most {
+            if !pages.contains(&usable) {
                 return None;
             }
             let span = shelf.pop(note)?;
@@ -316,7 +321,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[inline(always)]
     fn find_recent(self, pages: usize) -> Option<(SpanRef, usize)> {
         let (_, serve) = Self::SIZES_OF.get(pages)?;
-        let found = self.state.recent.take(*serve, Self::most_kept(pages))?;
+        let found = self.state.recent.take(*serve, pages..=Self::most_kept(pages))?;
         found.0.begin_large();
         self.state.recent.note(found.1, true);
         Some(found)

@@ -20,6 +20,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         let (state, pages) = (self.state, pages_of(layout.size()));
         if pages > LARGEST_PAGES
             || layout.align() > PAGE_BYTES
+            || state.recent.is_empty()
             || state.age.load(Ordering::Relaxed) != 0
         {
             return None;

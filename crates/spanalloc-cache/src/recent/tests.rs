@@ -221,3 +221,24 @@ fn zeros_are_zeros_where_something_was() {
         }
     });
 }
+
+/// Guards from a size on that is none of those to which large objects are rounded up.
+struct Odd;
+
+impl Policy for Odd {
+    type Bin = crate::Magazines;
+    const PACK_MAX: usize = 0;
+    const GUARDED_FROM: usize = 100 * PAGE_BYTES;
+}
+
+#[test]
+fn what_serves_an_object_is_large_enough_whatever_is_guarded() {
+    for (kept, asked) in [(97, 98), (98, 99), (96, 97), (99, 100), (101, 99)] {
+        with::<Odd>(|_, cache| {
+            // The first that ends takes a slow path.
+            pair(cache, 10);
+            let first = pair(cache, kept);
+            assert_ne!(pair(cache, asked), first, "{kept} pages serve {asked}");
+        });
+    }
+}
