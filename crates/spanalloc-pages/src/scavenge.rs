@@ -399,8 +399,12 @@ fn groups(candidates: &Bits, dirty: &Bits, group: usize) -> Bits {
 
 #[cfg(test)]
 mod tests {
+    use spanalloc_os::Mmap;
+
     use super::*;
+    use crate::PAGE_BYTES;
     use crate::bitmap::tests::{noise, samples};
+    use crate::pages::Pages;
 
     /// The same page by page.
     fn naive_run(
@@ -442,5 +446,23 @@ mod tests {
             }
         }
         assert!(found > samples.len(), "{found}");
+    }
+
+    #[test]
+    fn what_is_moved_away_may_complete_a_block() {
+        let heap: PageHeap<Mmap> = PageHeap::new(Mmap::new());
+        let all = heap.alloc(3 * BLOCK_PAGES, BLOCK_PAGES).unwrap();
+        let pages = all.pages - 20;
+        let rest = all.address + pages * PAGE_BYTES;
+        // SAFETY: the pages were handed out and nobody uses them.
+        unsafe { heap.free(rest, 20) }.unwrap();
+        assert_eq!(heap.give_back(&[What::Blocks], 1), 0, "no block is whole");
+        let to = heap.alloc_roomy(pages, 1).unwrap();
+        // SAFETY: both runs are handed out, and have no spans.
+        assert!(unsafe { heap.relocate(all.address, to, pages) });
+        // Where memory cannot be moved its pages have none afterwards.
+        if heap.relocations.get() > 0 {
+            assert_eq!(heap.give_back(&[What::Blocks], 1), BLOCK_PAGES);
+        }
     }
 }
