@@ -5,9 +5,10 @@
 //! allocated, so that the first one folds.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic")]
 
+mod settings;
+
 use std::alloc::Layout;
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use spanalloc_cache::{Checked, Fast, Policy, ThreadCache};
@@ -73,12 +74,7 @@ fn caches(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .without_plots()
-        .sample_size(50)
-        .nresamples(10_000)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500));
+    config = settings::criterion();
     targets = caches
 }
 criterion_main!(benches);

@@ -2,8 +2,9 @@
 //! that an offset lies in. A measured unit is one of 4,096 random requests.
 #![allow(missing_docs, reason = "a benchmark is no interface")]
 
+mod settings;
+
 use std::hint::black_box;
-use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use spanalloc_classes::{ClassTable, Go67, MAX_SMALL};
@@ -58,12 +59,7 @@ fn classes(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .without_plots()
-        .sample_size(50)
-        .nresamples(10_000)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500));
+    config = settings::criterion();
     targets = classes
 }
 criterion_main!(benches);

@@ -6,11 +6,12 @@
 //! system call is measured.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic")]
 
+mod settings;
+
 use std::alloc::{Layout, alloc_zeroed};
 use std::hint::black_box;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use spanalloc_os::{OsError, OsSource, Purpose, Report, Request};
@@ -111,12 +112,7 @@ fn free_runs(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .without_plots()
-        .sample_size(50)
-        .nresamples(10_000)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500));
+    config = settings::criterion();
     targets = free_runs
 }
 criterion_main!(benches);

@@ -3,9 +3,10 @@
 //! A lookup is one of 4,096 at addresses in random order, each of another page of `pages`.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic")]
 
+mod settings;
+
 use std::hint::black_box;
 use std::ptr;
-use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use spanalloc_os::Mmap;
@@ -55,12 +56,7 @@ fn entries(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .without_plots()
-        .sample_size(50)
-        .nresamples(10_000)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500));
+    config = settings::criterion();
     targets = lookups, entries
 }
 criterion_main!(benches);

@@ -1,9 +1,10 @@
 //! What it costs that a span changes hands, and to fold the frees of other threads in it.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic")]
 
+mod settings;
+
 use std::hint::black_box;
 use std::ptr;
-use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use spanalloc_central::remote::Marked;
@@ -80,12 +81,7 @@ fn folding(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default()
-        .without_plots()
-        .sample_size(50)
-        .nresamples(10_000)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(500));
+    config = settings::criterion();
     targets = changing_hands, folding
 }
 criterion_main!(benches);

@@ -235,8 +235,8 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
     #[must_use]
     pub unsafe fn try_free(self, object: *mut u8, layout: Layout) -> bool {
         match Self::common(layout.size(), layout.align()) {
-            // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
-            Some(class) => unsafe { P::Bin::push(self, class, object) },
+            // SAFETY: the caller's promise is passed on.
+            Some(class) => unsafe { self.try_free_of(class, object) },
             None => false,
         }
     }
@@ -265,8 +265,8 @@ impl<'a, C: Central, P: Policy> Cache<'a, C, P> {
             return unsafe { self.try_free_tiny(object) };
         }
         match Self::small_class(layout) {
-            // SAFETY: this thread uses the state (contract of `new`); the object is of the class.
-            Some(class) => unsafe { P::Bin::push(self, class, object) },
+            // SAFETY: the caller's promise is passed on.
+            Some(class) => unsafe { self.try_free_of(class, object) },
             // SAFETY: nobody uses the object any more (contract).
             None => unsafe { self.try_free_recent(object) },
         }

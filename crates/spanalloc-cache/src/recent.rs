@@ -299,32 +299,40 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         if most < limit { most } else { limit }
     }
 
-    /// For each number of pages up to the largest of what is kept: its size, and the sizes of what may serve an object
-    /// that needs so many, as ones.
-    const SIZES_OF: [(u8, u64); LARGEST_PAGES + 1] = {
-        let mut sizes = [(0, 0); LARGEST_PAGES + 1];
+    /// For each number of pages up to the largest of what is kept: the sizes of what may serve an object that needs so
+    /// many, as ones.
+    const SERVE: [u64; LARGEST_PAGES + 1] = {
+        let mut serve = [0; LARGEST_PAGES + 1];
         let mut pages = SMALLEST_PAGES;
         while pages <= LARGEST_PAGES {
             let low = size_of_run(Self::rounded_pages(pages));
             let high = size_of_run(Self::most_kept(pages));
-            let serve = u64::MAX >> (SIZES - 1 - high) & u64::MAX << low;
             #[allow(clippy::indexing_slicing, reason = "in bounds, in a constant")]
             {
-                sizes[pages] = (size_of_run(pages) as u8, serve);
+                serve[pages] = u64::MAX >> (SIZES - 1 - high) & u64::MAX << low;
             }
             pages += 1;
         }
-        sizes
+        serve
     };
 
-    /// A span that is kept for an object that needs `pages` usable pages, and how many it has.
+    /// A span that is kept, for an object that needs `pages` usable pages.
     #[inline(always)]
-    fn find_recent(self, pages: usize) -> Option<(SpanRef, usize)> {
-        let (_, serve) = Self::SIZES_OF.get(pages)?;
-        let found = self.state.recent.take(*serve, pages..=Self::most_kept(pages))?;
-        found.0.begin_large();
-        self.state.recent.note(found.1, true);
-        Some(found)
+    fn find_recent(self, pages: usize) -> Option<SpanRef> {
+        let serve = Self::SERVE.get(pages)?;
+        let recent = &self.state.recent;
+        let (span, usable) = recent.take(*serve, pages..=Self::most_kept(pages))?;
+        span.begin_large();
+        recent.note(usable, true);
+        Some(span)
+    }
+
+    /// Whether spans with so many usable pages are kept. Those that lack a guard are not, so that the size tells what
+    /// has one.
+    #[inline]
+    fn is_kept(pages: usize, guarded: bool) -> bool {
+        (SMALLEST_PAGES..=LARGEST_PAGES).contains(&pages)
+            && guarded == Self::is_guarded(pages * PAGE_BYTES)
     }
 
     /// A new object of at least `pages` usable pages, where one of about that size was freed.
@@ -332,7 +340,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         if pages > LARGEST_PAGES {
             return None;
         }
-        let span = self.find_recent(pages).map(|(span, _)| span);
+        let span = self.find_recent(pages);
         if span.is_none() {
             self.state.recent.note_miss();
         }
@@ -351,10 +359,7 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     pub(crate) unsafe fn keep_large(self, span: SpanRef) {
         let (recent, pages) = (&self.state.recent, usable_pages(span));
         recent.note(pages, false);
-        // Those that lack a guard are not kept, so that the size tells what has one.
-        if !(SMALLEST_PAGES..=LARGEST_PAGES).contains(&pages)
-            || span.is_guarded() != Self::is_guarded(pages * PAGE_BYTES)
-        {
+        if !Self::is_kept(pages, span.is_guarded()) {
             // SAFETY: the caller ended the object; this thread is the only user of its stash.
             unsafe { self.central.discard_large(span, Some(&self.state.stash)) };
             return self.keep_within();

@@ -46,13 +46,6 @@ impl SpanRef {
         self.head().left.store(1, Ordering::Relaxed);
     }
 
-    /// Says that a large object has ended that [lives](Self::is_large_live). For its owner, if nobody else frees it at the
-    /// same time.
-    #[inline]
-    pub fn set_large_ended(self) {
-        self.head().left.store(0, Ordering::Relaxed);
-    }
-
     /// Gives a large object other pages. For the object's owner only.
     pub(crate) fn rebase_large(self, run: Run) {
         self.head().base.store(run.address, Ordering::Relaxed);
@@ -91,7 +84,7 @@ impl SpanRef {
         let ends =
             self.class() == LARGE && left.load(Ordering::Relaxed) == 1 && self.base() == address;
         if ends {
-            self.set_large_ended();
+            left.store(0, Ordering::Relaxed);
         }
         ends
     }

@@ -263,8 +263,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
     /// Remembers that some of these free pages may be dirty.
     #[inline]
     pub(crate) fn note_dirty(&mut self, page: u64, pages: usize) {
-        let end = page + pages as u64;
-        self.state.dirt.note(end.div_ceil(CHUNK_PAGES as u64), pages);
+        self.state.dirt.note(page + pages as u64, pages);
         if self.state.is_due() {
             self.heap.due.store(true, Ordering::Relaxed);
         }
@@ -418,7 +417,7 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             // provenance is exposed. Pages become ours, Ready and Decommitted by whole OS pages.
             if unsafe { self.heap.source().commit(memory, pages << PAGE_SHIFT) }.is_err() {
                 // What became Ready before that stays free, and may complete a block for the scavenger.
-                self.state.dirt.note(high.div_ceil(CHUNK_PAGES as u64), 0);
+                self.state.dirt.note(high, 0);
                 return false;
             }
             for segment in segments(from, to - from) {

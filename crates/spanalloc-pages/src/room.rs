@@ -4,7 +4,6 @@ use core::ptr::NonNull;
 
 use spanalloc_os::{Geometry, OsError, OsSource};
 
-use crate::bitmap::CHUNK_PAGES;
 use crate::heap::PageHeap;
 use crate::held::{Held, Use, page_of};
 use crate::pages::{PAGE_BYTES, PAGE_SHIFT, Run, copy_pages};
@@ -114,10 +113,10 @@ impl<O: OsSource, G: Geometry> Held<'_, O, G> {
             }
         });
         self.state.free += pages;
-        self.state.ready -= if ready { 0 } else { pages };
         if ready {
-            // They are not dirty, but may complete a block with some that are.
-            self.state.dirt.note((page + pages as u64).div_ceil(CHUNK_PAGES as u64), 0);
+            self.state.dirt.note(page + pages as u64, 0);
+        } else {
+            self.state.ready -= pages;
         }
     }
 

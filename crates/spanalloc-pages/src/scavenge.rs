@@ -80,10 +80,10 @@ impl Dirt {
         }
     }
 
-    /// Notes that free pages may be dirty in chunks below `end`.
+    /// Notes that below page `end` free pages may be dirty, or may complete a block with some that are.
     #[inline]
     pub(crate) fn note(&mut self, end: u64, pages: usize) {
-        self.freed = self.freed.max(end);
+        self.freed = self.freed.max(end.div_ceil(CHUNK_PAGES as u64));
         self.pages += pages;
     }
 }
@@ -250,7 +250,7 @@ impl<O: OsSource, G: Geometry> PageHeap<O, G> {
             held.state.ready -= pages;
             held.state.dirt.returned += pages as u64;
         } else {
-            held.state.dirt.note((page >> CHUNK_PAGE_BITS) + 1, 0);
+            held.state.dirt.note(page + pages as u64, 0);
         }
         done
     }

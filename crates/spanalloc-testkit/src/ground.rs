@@ -247,10 +247,9 @@ impl<O: OsSource> Drop for Ground<O> {
 
 /// The source of address space that is a [`Ground`].
 ///
-/// Arenas are found from the lowest address upwards, metadata from the highest downwards. Every verb works, but what
-/// [`in_blocks`](Self::in_blocks) refuses, and
-/// ends the test by a panic if its caller did not keep the contract: pages must be reserved, and be Ready or
-/// Guarded where that is asked for. Memory that was written to while it was not Ready is noticed by the first
+/// Arenas are found from the lowest address upwards, metadata from the highest downwards. Every verb works, but
+/// for what [`in_blocks`](Self::in_blocks) refuses, and ends the test by a panic if its caller did not keep the
+/// contract: pages must be reserved, and be Ready or Guarded where that is asked for. Memory that was written to while it was not Ready is noticed by the first
 /// 64 bytes of each page: when it becomes Ready again, or, if it was before, when the plot is dropped.
 #[derive(Debug)]
 pub struct Plot<'a, O: OsSource> {

@@ -6,10 +6,10 @@ use spanalloc_central::{Central, LARGE, SpanRef};
 use spanalloc_pages::{PAGE_BYTES, Pages};
 use spanalloc_sync::atomic::Ordering;
 
-use super::{LARGEST_PAGES, SMALLEST_PAGES};
 use crate::cache::Cache;
 use crate::large::{object_of, pages_of};
 use crate::policy::Policy;
+use crate::steps::size_of_run;
 
 impl<C: Central, P: Policy> Cache<'_, C, P> {
     /// Memory for a layout that is neither small nor packed, where an object of about that size was freed. None
@@ -18,15 +18,14 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
     #[must_use]
     pub fn try_alloc_recent(self, layout: Layout) -> Option<*mut u8> {
         let (state, pages) = (self.state, pages_of(layout.size()));
-        if pages > LARGEST_PAGES
-            || layout.align() > PAGE_BYTES
+        if layout.align() > PAGE_BYTES
             || state.recent.is_empty()
             || state.age.load(Ordering::Relaxed) != 0
         {
             return None;
         }
         let _alone = state.alone()?;
-        self.find_recent(pages).map(|(span, _)| object_of(span))
+        self.find_recent(pages).map(object_of)
     }
 
     /// Frees a large object whose span can be kept as it is. False, and nothing was done, sends the caller to a slow
@@ -53,23 +52,17 @@ impl<C: Central, P: Policy> Cache<'_, C, P> {
         }
         let (pages, guarded) = span.usable_large();
         // What never kept anything may be no thread's state.
-        if !(SMALLEST_PAGES..=LARGEST_PAGES).contains(&pages)
-            || guarded != Self::is_guarded(pages * PAGE_BYTES)
+        if !Self::is_kept(pages, guarded)
             || recent.time.load(Ordering::Relaxed) == 0
             || self.central.heap().calls() != state.heard.load(Ordering::Relaxed)
         {
             return false;
         }
         let Some(_alone) = state.alone() else { return false };
-        let size = Self::SIZES_OF.get(pages).map_or(0, |(size, _)| usize::from(*size));
-        let note = recent.next_note(span, pages);
-        // Nobody else frees it, or the exchange tells.
+        let (size, note) = (size_of_run(pages), recent.next_note(span, pages));
         let kept = recent.has_room(size, note, self.most_recent() / PAGE_BYTES)
-            && (P::ALONE || span.end_large(address));
+            && Self::end_large(span, address);
         if kept {
-            if P::ALONE {
-                span.set_large_ended();
-            }
             recent.note(pages, false);
             recent.put(size, span, note);
         }
